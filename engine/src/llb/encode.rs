@@ -1,0 +1,336 @@
+//! Ops and definitions to bytes.
+
+use std::collections::BTreeMap;
+
+use bollard_buildkit_proto::pb;
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+use crate::graph::{Definition, Vertex};
+use crate::op::{
+    Build, CacheSharing, ContentCache, Diff, Edge, Exec, File, FileActionKind, FileInput, Merge, Metadata, Mount, MountKind,
+    Network, Op, OpKind, Owner, Platform, ProgressGroup, Security, Source, User,
+};
+
+const NO_INPUT: i64 = -1;
+const NO_OUTPUT: i64 = -1;
+const KEEP: i64 = -1;
+
+/// Encodes an op as `pb.Op`.
+///
+/// Go's encoder writes the oneof after the fields 1, 10 and 11, prost by field number: the two
+/// parts are encoded apart.
+pub(crate) fn encode_op(op: &Op) -> Vec<u8> {
+    let inputs = op.kind.inputs();
+    let head = pb::Op {
+        inputs: inputs.iter().map(input).collect(),
+        platform: op.platform.as_ref().map(platform),
+        // Go's client always sends the message, empty or not.
+        constraints: Some(pb::WorkerConstraints { filter: op.constraints.clone() }),
+        op: None,
+    };
+    let kind = match &op.kind {
+        OpKind::Source(source) => pb::op::Op::Source(source_op(source)),
+        OpKind::Exec(exec) => pb::op::Op::Exec(exec_op(exec, &inputs)),
+        OpKind::File(file) => pb::op::Op::File(file_op(file, &inputs)),
+        OpKind::Merge(merge) => pb::op::Op::Merge(merge_op(merge)),
+        OpKind::Diff(diff) => pb::op::Op::Diff(diff_op(diff)),
+        OpKind::Build(build) => pb::op::Op::Build(build_op(build)),
+    };
+    let mut bytes = Vec::with_capacity(head.encoded_len() + kind.encoded_len());
+    head.encode(&mut bytes).expect("a Vec grows");
+    kind.encode(&mut bytes);
+    bytes
+}
+
+fn input(edge: &Edge) -> pb::Input {
+    pb::Input { digest: edge.vertex.to_string(), index: i64::from(edge.output) }
+}
+
+fn platform(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+    }
+}
+
+fn index_of(edge: Edge, inputs: &[Edge]) -> i64 {
+    inputs.iter().position(|&other| other == edge).map_or(NO_INPUT, |i| i as i64)
+}
+
+fn source_op(source: &Source) -> pb::SourceOp {
+    pb::SourceOp { identifier: source.identifier.clone(), attrs: source.attrs.clone() }
+}
+
+fn exec_op(exec: &Exec, inputs: &[Edge]) -> pb::ExecOp {
+    pb::ExecOp {
+        meta: Some(pb::Meta {
+            args: exec.args.clone(),
+            env: exec.env.clone(),
+            cwd: exec.cwd.clone(),
+            user: exec.user.clone(),
+            proxy_env: exec.proxy_env.as_ref().map(|proxy| pb::ProxyEnv {
+                http_proxy: proxy.http.clone(),
+                https_proxy: proxy.https.clone(),
+                ftp_proxy: proxy.ftp.clone(),
+                no_proxy: proxy.no.clone(),
+                all_proxy: proxy.all.clone(),
+            }),
+            extra_hosts: exec.extra_hosts.iter().map(|(host, ip)| pb::HostIp { host: host.clone(), ip: ip.clone() }).collect(),
+            hostname: exec.hostname.clone(),
+            ulimit: exec.ulimits.iter().map(|limit| pb::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }).collect(),
+            cgroup_parent: exec.cgroup_parent.clone(),
+            remove_mount_stubs_recursive: exec.remove_mount_stubs_recursive,
+            valid_exit_codes: exec.valid_exit_codes.clone(),
+        }),
+        mounts: exec.mounts.iter().map(|m| mount(m, inputs)).collect(),
+        network: match exec.network {
+            Network::Sandbox => pb::NetMode::Unset,
+            Network::Host => pb::NetMode::Host,
+            Network::None => pb::NetMode::None,
+        }
+        .into(),
+        security: match exec.security {
+            Security::Sandbox => pb::SecurityMode::Sandbox,
+            Security::Insecure => pb::SecurityMode::Insecure,
+        }
+        .into(),
+        secretenv: exec
+            .secret_env
+            .iter()
+            .map(|secret| pb::SecretEnv { id: secret.id.clone(), name: secret.name.clone(), optional: secret.optional })
+            .collect(),
+        cdi_devices: exec.devices.iter().map(|(name, optional)| pb::CdiDevice { name: name.clone(), optional: *optional }).collect(),
+    }
+}
+
+fn mount(mount: &Mount, inputs: &[Edge]) -> pb::Mount {
+    let mut encoded = pb::Mount {
+        input: NO_INPUT,
+        selector: mount.selector.clone(),
+        dest: mount.target.clone(),
+        output: NO_OUTPUT,
+        readonly: mount.readonly,
+        content_cache: match mount.content_cache {
+            ContentCache::Default => pb::MountContentCache::Default,
+            ContentCache::On => pb::MountContentCache::On,
+            ContentCache::Off => pb::MountContentCache::Off,
+        }
+        .into(),
+        ..Default::default()
+    };
+    let source = |source: &Option<Edge>| source.map_or(NO_INPUT, |edge| index_of(edge, inputs));
+    match &mount.kind {
+        MountKind::Bind { source: from, output } => {
+            encoded.input = source(from);
+            encoded.output = output.map_or(NO_OUTPUT, i64::from);
+        }
+        MountKind::Cache { source: from, id, sharing } => {
+            encoded.input = source(from);
+            encoded.mount_type = pb::MountType::Cache.into();
+            let sharing = match sharing {
+                CacheSharing::Shared => pb::CacheSharingOpt::Shared,
+                CacheSharing::Private => pb::CacheSharingOpt::Private,
+                CacheSharing::Locked => pb::CacheSharingOpt::Locked,
+            };
+            encoded.cache_opt = Some(pb::CacheOpt { id: id.clone(), sharing: sharing.into() });
+        }
+        MountKind::Tmpfs { size_bytes } => {
+            encoded.mount_type = pb::MountType::Tmpfs.into();
+            encoded.tmpfs_opt = Some(pb::TmpfsOpt { size: *size_bytes });
+        }
+        // Go leaves the output of these two at 0.
+        MountKind::Secret { id, uid, gid, mode, optional } => {
+            encoded.output = 0;
+            encoded.mount_type = pb::MountType::Secret.into();
+            encoded.secret_opt = Some(pb::SecretOpt { id: id.clone(), uid: *uid, gid: *gid, mode: *mode, optional: *optional });
+        }
+        MountKind::Ssh { id, uid, gid, mode, optional } => {
+            encoded.output = 0;
+            encoded.mount_type = pb::MountType::Ssh.into();
+            encoded.ssh_opt = Some(pb::SshOpt { id: id.clone(), uid: *uid, gid: *gid, mode: *mode, optional: *optional });
+        }
+    }
+    encoded
+}
+
+fn file_op(file: &File, inputs: &[Edge]) -> pb::FileOp {
+    use pb::file_action::Action;
+    let index = |from: FileInput| match from {
+        FileInput::Scratch => NO_INPUT,
+        FileInput::Edge(edge) => index_of(edge, inputs),
+        FileInput::Action(i) => (inputs.len() + i) as i64,
+    };
+    let user = |user: &User| pb::UserOpt {
+        user: Some(match user {
+            User::Id(id) => pb::user_opt::User::ById(*id),
+            User::Name { name, passwd } => pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: index(*passwd) }),
+        }),
+    };
+    let owner = |owner: &Option<Owner>| {
+        owner.as_ref().map(|owner| pb::ChownOpt { user: owner.user.as_ref().map(user), group: owner.group.as_ref().map(user) })
+    };
+    let actions = file.actions.iter().map(|action| {
+        let mut secondary_input = NO_INPUT;
+        let encoded = match &action.kind {
+            FileActionKind::Copy(copy) => {
+                secondary_input = index(copy.from);
+                Action::Copy(pb::FileActionCopy {
+                    src: copy.source.clone(),
+                    dest: copy.dest.clone(),
+                    owner: owner(&copy.owner),
+                    mode: match copy.mode {
+                        Some(mode) => mode as i32,
+                        None if copy.mode_text.is_empty() => -1,
+                        None => 0,
+                    },
+                    follow_symlink: copy.follow_symlink,
+                    dir_copy_contents: copy.contents_only,
+                    attempt_unpack_docker_compatibility: copy.unpack,
+                    create_dest_path: copy.make_parents,
+                    allow_wildcard: copy.wildcard,
+                    allow_empty_wildcard: copy.allow_empty_wildcard,
+                    timestamp: copy.timestamp_ns.unwrap_or(KEEP),
+                    include_patterns: copy.include.clone(),
+                    exclude_patterns: copy.exclude.clone(),
+                    always_replace_existing_dest_paths: copy.always_replace,
+                    mode_str: copy.mode_text.clone(),
+                    required_paths: copy.required.clone(),
+                })
+            }
+            FileActionKind::Mkdir(mkdir) => Action::Mkdir(pb::FileActionMkDir {
+                path: mkdir.path.clone(),
+                mode: mkdir.mode as i32,
+                make_parents: mkdir.make_parents,
+                owner: owner(&mkdir.owner),
+                timestamp: mkdir.timestamp_ns.unwrap_or(KEEP),
+            }),
+            FileActionKind::Mkfile(mkfile) => Action::Mkfile(pb::FileActionMkFile {
+                path: mkfile.path.clone(),
+                mode: mkfile.mode as i32,
+                data: mkfile.data.clone(),
+                owner: owner(&mkfile.owner),
+                timestamp: mkfile.timestamp_ns.unwrap_or(KEEP),
+            }),
+            FileActionKind::Rm(rm) => {
+                Action::Rm(pb::FileActionRm { path: rm.path.clone(), allow_not_found: rm.allow_not_found, allow_wildcard: rm.wildcard })
+            }
+            FileActionKind::Symlink(link) => Action::Symlink(pb::FileActionSymlink {
+                oldpath: link.old_path.clone(),
+                newpath: link.new_path.clone(),
+                owner: owner(&link.owner),
+                timestamp: link.timestamp_ns.unwrap_or(KEEP),
+            }),
+        };
+        pb::FileAction {
+            input: index(action.input),
+            secondary_input,
+            output: action.output.map_or(NO_OUTPUT, i64::from),
+            action: Some(encoded),
+        }
+    });
+    pb::FileOp { actions: actions.collect() }
+}
+
+fn merge_op(merge: &Merge) -> pb::MergeOp {
+    // Repeats are inputs of their own: Go's client does not fold them here.
+    pb::MergeOp { inputs: (0..merge.inputs.len()).map(|i| pb::MergeInput { input: i as i64 }).collect() }
+}
+
+fn diff_op(diff: &Diff) -> pb::DiffOp {
+    let upper = i64::from(diff.lower.is_some());
+    pb::DiffOp {
+        lower: Some(pb::LowerDiffInput { input: if diff.lower.is_some() { 0 } else { NO_INPUT } }),
+        upper: Some(pb::UpperDiffInput { input: if diff.upper.is_some() { upper } else { NO_INPUT } }),
+    }
+}
+
+fn build_op(build: &Build) -> pb::BuildOp {
+    pb::BuildOp {
+        builder: -1,
+        inputs: BTreeMap::from([("buildkit.llb.definition".to_owned(), pb::BuildInput { input: 0 })]),
+        def: None,
+        attrs: build.attrs.clone(),
+    }
+}
+
+/// Encodes a definition as `pb.Definition`: the ops, the metadata sorted by digest, and an empty
+/// source location for every vertex, as Go's client sends them.
+///
+/// Map entries are written here and not by prost, which leaves out values that are default
+/// messages; BuildKit's decoder then stores nil, and a failing vertex crashes the daemon.
+pub(crate) fn encode_definition(definition: &Definition) -> Vec<u8> {
+    let terminal = pb::Op { inputs: vec![input(&definition.target())], ..Default::default() }.encode_to_vec();
+    let ops: usize = definition.vertices().map(|vertex| vertex.encoded.len() + 5).sum();
+    let mut bytes = Vec::with_capacity(ops + terminal.len() + 320 * definition.vertices().len());
+    for vertex in definition.vertices() {
+        put_bytes(&mut bytes, 1, &vertex.encoded);
+    }
+    put_bytes(&mut bytes, 1, &terminal);
+
+    let terminal_digest = crate::Digest::of(&terminal);
+    let mut by_digest: Vec<(crate::Digest, Option<&Vertex>)> = definition.vertices().map(|vertex| (vertex.digest, Some(vertex))).collect();
+    by_digest.push((terminal_digest, None));
+    by_digest.sort_unstable_by_key(|(digest, _)| *digest);
+    for (digest, vertex) in &by_digest {
+        let metadata = vertex.map_or_else(|| terminal_metadata(definition), op_metadata);
+        put_entry(&mut bytes, 2, &digest.to_string(), &metadata.encode_to_vec());
+    }
+
+    let mut source = Vec::with_capacity(80 * by_digest.len());
+    for (digest, vertex) in &by_digest {
+        if vertex.is_some() {
+            put_entry(&mut source, 1, &digest.to_string(), &[]);
+        }
+    }
+    put_bytes(&mut bytes, 3, &source);
+    bytes
+}
+
+fn op_metadata(vertex: &Vertex) -> pb::OpMetadata {
+    let Metadata { ignore_cache, description, export_cache, caps, progress_group } = &vertex.metadata;
+    let own = vertex.op.kind.caps().into_iter();
+    // Go's client leaves these out of the metadata; they are asked of the solver beforehand.
+    let own = own.filter(|cap| !cap.starts_with("file.") || *cap == "file.base");
+    pb::OpMetadata {
+        ignore_cache: *ignore_cache,
+        description: description.clone(),
+        export_cache: export_cache.map(|value| pb::ExportCache { value }),
+        caps: own.map(str::to_owned).chain(caps.iter().map(|cap| cap.to_string())).map(|cap| (cap, true)).collect(),
+        progress_group: progress_group.as_ref().map(|ProgressGroup { id, name, weak }| pb::ProgressGroup {
+            id: id.clone(),
+            name: name.clone(),
+            weak: *weak,
+        }),
+    }
+}
+
+fn terminal_metadata(definition: &Definition) -> pb::OpMetadata {
+    let any = |wanted: fn(&Metadata) -> bool| definition.vertices().any(|vertex| wanted(&vertex.metadata));
+    let caps = [
+        ("constraints", true),
+        ("platform", true),
+        ("meta.ignorecache", any(|metadata| metadata.ignore_cache)),
+        ("meta.description", any(|metadata| !metadata.description.is_empty())),
+        ("meta.exportcache", any(|metadata| metadata.export_cache.is_some())),
+    ];
+    let caps = caps.into_iter().filter(|(_, present)| *present).map(|(cap, _)| (cap.to_owned(), true)).collect();
+    pb::OpMetadata { caps, ..Default::default() }
+}
+
+fn put_bytes(into: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
+    encode_key(tag, WireType::LengthDelimited, into);
+    encode_varint(bytes.len() as u64, into);
+    into.extend_from_slice(bytes);
+}
+
+fn put_entry(into: &mut Vec<u8>, tag: u32, key: &str, value: &[u8]) {
+    let field = |len: usize| key_len(1) + encoded_len_varint(len as u64) + len;
+    encode_key(tag, WireType::LengthDelimited, into);
+    encode_varint((field(key.len()) + field(value.len())) as u64, into);
+    put_bytes(into, 1, key.as_bytes());
+    put_bytes(into, 2, value);
+}

@@ -1,0 +1,308 @@
+//! File ops: changes to a tree that need no process.
+//!
+//! Invariant: an action takes its trees from the op's inputs or from an action before it, so
+//! actions run in the order in which they stand.
+
+use super::{Edge, unique};
+
+/// Applies actions in order; each takes a tree and gives a changed one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    /// The actions, at least one.
+    pub actions: Vec<FileAction>,
+}
+
+impl File {
+    /// Applies `kinds` one after another to `base`; the last result is output 0.
+    pub fn chain(base: Option<Edge>, kinds: impl IntoIterator<Item = FileActionKind>) -> Self {
+        let mut actions: Vec<FileAction> = kinds
+            .into_iter()
+            .enumerate()
+            .map(|(i, kind)| FileAction {
+                input: match (i, base) {
+                    (0, None) => FileInput::Scratch,
+                    (0, Some(edge)) => FileInput::Edge(edge),
+                    _ => FileInput::Action(i - 1),
+                },
+                output: None,
+                kind,
+            })
+            .collect();
+        if let Some(last) = actions.last_mut() {
+            last.output = Some(0);
+        }
+        Self { actions }
+    }
+
+    pub(super) fn inputs(&self) -> Vec<Edge> {
+        unique(self.actions.iter().flat_map(|action| {
+            let owner = action.kind.owner().into_iter().flat_map(|owner| [&owner.user, &owner.group]);
+            let named = owner.filter_map(|user| match user {
+                Some(User::Name { passwd, .. }) => passwd.edge(),
+                _ => None,
+            });
+            let source = match &action.kind {
+                FileActionKind::Copy(copy) => copy.from.edge(),
+                _ => None,
+            };
+            action.input.edge().into_iter().chain(named).chain(source).collect::<Vec<_>>()
+        }))
+    }
+
+    pub(super) fn caps(&self) -> Vec<&'static str> {
+        let mut caps = vec!["file.base"];
+        for action in &self.actions {
+            match &action.kind {
+                FileActionKind::Copy(copy) => {
+                    if !(copy.include.is_empty() && copy.exclude.is_empty()) {
+                        caps.push("file.copy.includeexcludepatterns");
+                    }
+                    if copy.always_replace {
+                        caps.push("file.copy.alwaysreplaceexistingdestpaths");
+                    }
+                    if !copy.mode_text.is_empty() {
+                        caps.push("file.copy.modestring");
+                    }
+                    if !copy.required.is_empty() {
+                        caps.push("file.copy.requiredpaths");
+                    }
+                }
+                FileActionKind::Symlink(_) => caps.push("file.symlink.create"),
+                _ => {}
+            }
+        }
+        caps
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let lines: Vec<String> = self.actions.iter().map(|action| action.kind.summary()).collect();
+        lines.join(", ")
+    }
+}
+
+/// One action: a tree in, a changed tree out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileAction {
+    /// The tree that is changed.
+    pub input: FileInput,
+    /// The index of the op's output that takes the result; nothing where only later actions do.
+    pub output: Option<u32>,
+    /// The change.
+    pub kind: FileActionKind,
+}
+
+/// Where an action takes a tree from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileInput {
+    /// An empty tree.
+    Scratch,
+    /// Another vertex's output.
+    Edge(Edge),
+    /// The result of the op's action with this index.
+    Action(usize),
+}
+
+impl FileInput {
+    fn edge(self) -> Option<Edge> {
+        match self {
+            Self::Edge(edge) => Some(edge),
+            _ => None,
+        }
+    }
+}
+
+impl<E: Into<Edge>> From<E> for FileInput {
+    fn from(edge: E) -> Self {
+        Self::Edge(edge.into())
+    }
+}
+
+/// The changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileActionKind {
+    /// Copies files in.
+    Copy(Copy),
+    /// Makes a folder.
+    Mkdir(Mkdir),
+    /// Makes a file with the given content.
+    Mkfile(Mkfile),
+    /// Removes files.
+    Rm(Rm),
+    /// Makes a symbolic link.
+    Symlink(Symlink),
+}
+
+impl FileActionKind {
+    fn owner(&self) -> Option<&Owner> {
+        match self {
+            Self::Copy(action) => action.owner.as_ref(),
+            Self::Mkdir(action) => action.owner.as_ref(),
+            Self::Mkfile(action) => action.owner.as_ref(),
+            Self::Symlink(action) => action.owner.as_ref(),
+            Self::Rm(_) => None,
+        }
+    }
+
+    fn summary(&self) -> String {
+        match self {
+            Self::Copy(action) => format!("copy {} {}", action.source, action.dest),
+            Self::Mkdir(action) => format!("mkdir {}", action.path),
+            Self::Mkfile(action) => format!("mkfile {}", action.path),
+            Self::Rm(action) => format!("rm {}", action.path),
+            Self::Symlink(action) => format!("symlink {} -> {}", action.new_path, action.old_path),
+        }
+    }
+}
+
+macro_rules! actions {
+    ($($kind:ident),*) => {
+        $(impl From<$kind> for FileActionKind {
+            fn from(action: $kind) -> Self {
+                Self::$kind(action)
+            }
+        })*
+    };
+}
+
+actions!(Copy, Mkdir, Mkfile, Rm, Symlink);
+
+/// Copies files from one tree into another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// The tree that is copied from.
+    pub from: FileInput,
+    /// The path in it.
+    pub source: String,
+    /// The path in the changed tree; a folder where it ends in `/`.
+    pub dest: String,
+    /// The copies' owner; the source's where absent.
+    pub owner: Option<Owner>,
+    /// The copies' permission bits; the source's where absent.
+    pub mode: Option<u32>,
+    /// The copies' permission bits as `chmod` reads them (`u+x`); empty where [`Copy::mode`] holds.
+    pub mode_text: String,
+    /// Whether a link named by [`Copy::source`] is followed.
+    pub follow_symlink: bool,
+    /// Whether a folder's content is copied and not the folder itself.
+    pub contents_only: bool,
+    /// Whether an archive is unpacked, as Dockerfile's ADD does.
+    pub unpack: bool,
+    /// Whether missing parents of [`Copy::dest`] are made.
+    pub make_parents: bool,
+    /// Whether [`Copy::source`] is a pattern.
+    pub wildcard: bool,
+    /// Whether a pattern that matches nothing is a success.
+    pub allow_empty_wildcard: bool,
+    /// The copies' time, in nanoseconds since 1970; the source's where absent.
+    pub timestamp_ns: Option<i64>,
+    /// Copies only what these patterns match.
+    pub include: Vec<String>,
+    /// Leaves out what these patterns match.
+    pub exclude: Vec<String>,
+    /// Paths that must be there.
+    pub required: Vec<String>,
+    /// Whether an existing file of another kind is replaced.
+    pub always_replace: bool,
+}
+
+impl Copy {
+    /// Copies `source` of `from` to `dest`, keeping mode, owner and time.
+    pub fn new(from: impl Into<FileInput>, source: &str, dest: &str) -> Self {
+        Self {
+            from: from.into(),
+            source: source.to_owned(),
+            dest: dest.to_owned(),
+            owner: None,
+            mode: None,
+            mode_text: String::new(),
+            follow_symlink: false,
+            contents_only: false,
+            unpack: false,
+            make_parents: false,
+            wildcard: false,
+            allow_empty_wildcard: false,
+            timestamp_ns: None,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            required: Vec::new(),
+            always_replace: false,
+        }
+    }
+}
+
+/// Makes a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mkdir {
+    /// The folder.
+    pub path: String,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Whether missing parents are made, and an existing folder is a success.
+    pub make_parents: bool,
+    /// Its owner; root where absent.
+    pub owner: Option<Owner>,
+    /// Its time, in nanoseconds since 1970; the solver's clock where absent.
+    pub timestamp_ns: Option<i64>,
+}
+
+/// Makes a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mkfile {
+    /// The file.
+    pub path: String,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its content.
+    pub data: Vec<u8>,
+    /// Its owner; root where absent.
+    pub owner: Option<Owner>,
+    /// Its time, in nanoseconds since 1970; the solver's clock where absent.
+    pub timestamp_ns: Option<i64>,
+}
+
+/// Removes files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rm {
+    /// The path or pattern.
+    pub path: String,
+    /// Whether nothing to remove is a success.
+    pub allow_not_found: bool,
+    /// Whether [`Rm::path`] is a pattern.
+    pub wildcard: bool,
+}
+
+/// Makes a symbolic link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symlink {
+    /// What the link says.
+    pub old_path: String,
+    /// Where the link is.
+    pub new_path: String,
+    /// Its owner; root where absent.
+    pub owner: Option<Owner>,
+    /// Its time, in nanoseconds since 1970; the solver's clock where absent.
+    pub timestamp_ns: Option<i64>,
+}
+
+/// A file's owner and group; what is absent is root's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user: Option<User>,
+    /// The group.
+    pub group: Option<User>,
+}
+
+/// A user or a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// By number.
+    Id(u32),
+    /// By name, looked up in a tree's `/etc/passwd` or `/etc/group`.
+    Name {
+        /// The name.
+        name: String,
+        /// The tree.
+        passwd: FileInput,
+    },
+}

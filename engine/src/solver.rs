@@ -1,0 +1,277 @@
+//! The solver: what turns definitions into results, behind one trait.
+//!
+//! Invariant: a solver is told everything before it starts ([`JobOptions`]); during a job it asks
+//! the caller for nothing but what the options name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::oci::{Credentials, Reference};
+use crate::op::Platform;
+use crate::{Definition, Digest, Error};
+
+/// A place where definitions are solved.
+#[async_trait]
+pub trait Solver: Send + Sync {
+    /// Returns how the report names the solver: its kind and address.
+    fn name(&self) -> String;
+
+    /// Opens a job. Progress is sent until the job ends; a receiver that is dropped is no error.
+    async fn open(&self, options: JobOptions, progress: mpsc::UnboundedSender<Progress>) -> Result<Box<dyn Job>, Error>;
+}
+
+/// One build. Dropping a job cancels it; [`Job::cancel`] also waits until the solver has let go.
+#[async_trait]
+pub trait Job: Send {
+    /// Returns the capabilities that the solver has, as `solver/pb/caps.go` names them.
+    fn caps(&self) -> &BTreeSet<String>;
+
+    /// Finds an image's digest and config without pulling its layers.
+    async fn resolve_image(&mut self, reference: &Reference, platform: &Platform, mode: ResolveMode) -> Result<ResolvedImage, Error>;
+
+    /// Solves a definition; the result stays on the solver.
+    ///
+    /// Fails with [`Error::Unsupported`] before anything is sent where the solver lacks a
+    /// capability that the definition needs.
+    async fn solve(&mut self, definition: &Definition) -> Result<Solved, Error>;
+
+    /// Lists a folder of a result, sorted by name.
+    async fn read_dir(&mut self, result: &Solved, path: &str) -> Result<Vec<FileInfo>, Error>;
+
+    /// Reads a file of a result.
+    async fn read_file(&mut self, result: &Solved, path: &str) -> Result<Vec<u8>, Error>;
+
+    /// Ends the job with `result`: every output of the options is written.
+    /// `config` is the image's OCI config (JSON) without `rootfs`; its `history` has an entry for
+    /// every layer.
+    async fn export(self: Box<Self>, result: Solved, config: Vec<u8>) -> Result<Exported, Error>;
+
+    /// Ends the job without a result and waits, a second at most, until the solver has let go.
+    async fn cancel(self: Box<Self>);
+}
+
+/// What a job is told before it starts.
+#[derive(Clone, Default)]
+pub struct JobOptions {
+    /// Where the result goes; nowhere where empty.
+    pub exports: Vec<Export>,
+    /// Caches that results may come from.
+    pub cache_imports: Vec<CacheEntry>,
+    /// Caches that results are written to.
+    pub cache_exports: Vec<CacheEntry>,
+    /// Folders that local sources may name.
+    pub locals: BTreeMap<String, LocalDir>,
+    /// Secrets that mounts may name.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Registry credentials; none where absent.
+    pub credentials: Option<Arc<dyn Credentials>>,
+}
+
+/// A folder that the solver may read during a job.
+#[derive(Clone)]
+pub struct LocalDir {
+    /// The folder.
+    pub path: PathBuf,
+    /// Says whether a file may leave the machine, by its path relative to the folder (with `/`)
+    /// and its full path. Asked for every file and folder, whatever the solver asks for.
+    pub admits: Arc<dyn Fn(&str, &Path) -> bool + Send + Sync>,
+}
+
+/// One output of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Export {
+    /// An image in the solver's own image store under these names.
+    Store {
+        /// Full references with tags.
+        names: Vec<String>,
+    },
+    /// An image pushed to registries under these names.
+    Registry {
+        /// Full references with tags.
+        names: Vec<String>,
+    },
+    /// An image as one file.
+    Archive {
+        /// The archive's format.
+        format: ArchiveFormat,
+        /// The names written into it.
+        names: Vec<String>,
+        /// Where it goes.
+        dest: ArchiveDest,
+    },
+    /// The result's files under a folder.
+    Folder {
+        /// The folder; made where it is missing.
+        dest: PathBuf,
+    },
+}
+
+/// The format of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArchiveFormat {
+    /// An OCI image layout in a tar.
+    Oci,
+    /// What `docker load` reads.
+    Docker,
+    /// The result's files, no image.
+    Tar,
+}
+
+/// Where an archive goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArchiveDest {
+    /// A file, written whole or not at all.
+    File(PathBuf),
+    /// The process's standard output.
+    Stdout,
+}
+
+/// A cache that results come from or go to (`--cache-from`, `--cache-to`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// `registry`, `local`, `inline`, `gha`, …
+    pub kind: String,
+    /// Its settings (`ref`, `mode`, `src`, `dest`, …).
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// Where an image is looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResolveMode {
+    /// The solver's own choice: what it has first, then the registry.
+    #[default]
+    Default,
+    /// The registry, always (`--pull`).
+    Pull,
+}
+
+/// What is known of an image without its layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// The manifest's (or index's) digest; absent where the image is known to the solver's own
+    /// store alone and that has no manifests.
+    pub digest: Option<Digest>,
+    /// The image's OCI config, as JSON.
+    pub config: Vec<u8>,
+}
+
+/// A result that stays on the solver for the rest of its job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Solved {
+    /// The solver's name for it.
+    pub id: String,
+}
+
+/// What a job's outputs were.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// What the exporters said: `containerimage.digest`, `containerimage.config.digest`,
+    /// `containerimage.descriptor` (base64 of JSON), `image.name`, …
+    pub response: BTreeMap<String, String>,
+}
+
+/// A file or folder of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its name in its folder.
+    pub name: String,
+    /// Unix type and permission bits (`st_mode`).
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its size; of a file, the content's.
+    pub size_bytes: u64,
+    /// What a symbolic link says.
+    pub link_name: String,
+}
+
+/// What changed since the last message: a solver's progress is a stream of these.
+///
+/// A vertex may be spoken of several times, start several times and complete several times, and
+/// messages do not come in topological order. The shape is BuildKit's `client/graph.go`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Vertices that appeared, started, completed or failed.
+    pub vertices: Vec<VertexProgress>,
+    /// Parts of vertices: layers that are pulled, files that are sent.
+    pub statuses: Vec<StatusProgress>,
+    /// What processes wrote.
+    pub logs: Vec<LogProgress>,
+    /// Warnings.
+    pub warnings: Vec<WarningProgress>,
+}
+
+/// The state of a vertex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VertexProgress {
+    /// The vertex; exporters and the like have digests too that are in no definition.
+    pub digest: Digest,
+    /// Its inputs.
+    pub inputs: Vec<Digest>,
+    /// What people are shown.
+    pub name: String,
+    /// Whether its result came from a cache.
+    pub cached: bool,
+    /// When it started, by the solver's clock.
+    pub started: Option<SystemTime>,
+    /// When it completed.
+    pub completed: Option<SystemTime>,
+    /// Why it failed; empty where it did not.
+    pub error: String,
+}
+
+/// The state of a part of a vertex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusProgress {
+    /// The part.
+    pub id: String,
+    /// Its vertex.
+    pub vertex: Digest,
+    /// What people are shown beside the id.
+    pub name: String,
+    /// How far it is, in bytes or in a unit of its own.
+    pub current: i64,
+    /// How far it goes; 0 where that is not known.
+    pub total: i64,
+    /// When this was said, by the solver's clock.
+    pub timestamp: Option<SystemTime>,
+    /// When it started.
+    pub started: Option<SystemTime>,
+    /// When it completed.
+    pub completed: Option<SystemTime>,
+}
+
+/// A piece of a process's output: bytes as they came, not lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogProgress {
+    /// The vertex.
+    pub vertex: Digest,
+    /// 1 is standard output, 2 is standard error.
+    pub stream: i64,
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// When they were written, by the solver's clock.
+    pub timestamp: Option<SystemTime>,
+}
+
+/// A warning about a vertex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarningProgress {
+    /// The vertex.
+    pub vertex: Digest,
+    /// How bad, 1 and up.
+    pub level: i64,
+    /// One line.
+    pub short: String,
+    /// More lines.
+    pub detail: Vec<String>,
+    /// Where to read on; may be empty.
+    pub url: String,
+}

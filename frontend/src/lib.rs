@@ -1,0 +1,1 @@
+//! Turns a Rust function project into a build graph.
