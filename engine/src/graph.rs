@@ -293,7 +293,8 @@ mod tests {
 
                 let mut fan = Graph::new();
                 let root = image(&mut fan);
-                let arms = (0..100_000).map(|i| Edge::from(fan.add(exec(root, &i.to_string()), Metadata::default()).unwrap())).collect();
+                let arms =
+                    (0..100_000).map(|i| Edge::from(fan.add(exec(root, &i.to_string()), Metadata::default()).unwrap())).collect();
                 let all = fan.add(Merge { inputs: arms }, Metadata::default()).unwrap();
                 assert_eq!(fan.definition(all.into()).vertices().len(), 100_002);
                 assert_eq!(fan.dependents(root).len(), 100_000);

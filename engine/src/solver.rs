@@ -32,7 +32,12 @@ pub trait Job: Send {
     fn caps(&self) -> &BTreeSet<String>;
 
     /// Finds an image's digest and config without pulling its layers.
-    async fn resolve_image(&mut self, reference: &Reference, platform: &Platform, mode: ResolveMode) -> Result<ResolvedImage, Error>;
+    async fn resolve_image(
+        &mut self,
+        reference: &Reference,
+        platform: &Platform,
+        mode: ResolveMode,
+    ) -> Result<ResolvedImage, Error>;
 
     /// Solves a definition; the result stays on the solver.
     ///

@@ -1,7 +1,5 @@
 //! Ops and definitions to bytes.
 
-use std::collections::BTreeMap;
-
 use bollard_buildkit_proto::pb;
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
@@ -29,17 +27,15 @@ pub(crate) fn encode_op(op: &Op) -> Vec<u8> {
         constraints: Some(pb::WorkerConstraints { filter: op.constraints.clone() }),
         op: None,
     };
-    let kind = match &op.kind {
-        OpKind::Source(source) => pb::op::Op::Source(source_op(source)),
-        OpKind::Exec(exec) => pb::op::Op::Exec(exec_op(exec, &inputs)),
-        OpKind::File(file) => pb::op::Op::File(file_op(file, &inputs)),
-        OpKind::Merge(merge) => pb::op::Op::Merge(merge_op(merge)),
-        OpKind::Diff(diff) => pb::op::Op::Diff(diff_op(diff)),
-        OpKind::Build(build) => pb::op::Op::Build(build_op(build)),
-    };
-    let mut bytes = Vec::with_capacity(head.encoded_len() + kind.encoded_len());
-    head.encode(&mut bytes).expect("a Vec grows");
-    kind.encode(&mut bytes);
+    let mut bytes = head.encode_to_vec();
+    match &op.kind {
+        OpKind::Exec(exec) => pb::op::Op::Exec(exec_op(exec, &inputs)).encode(&mut bytes),
+        OpKind::File(file) => pb::op::Op::File(file_op(file, &inputs)).encode(&mut bytes),
+        OpKind::Merge(merge) => pb::op::Op::Merge(merge_op(merge)).encode(&mut bytes),
+        OpKind::Diff(diff) => pb::op::Op::Diff(diff_op(diff)).encode(&mut bytes),
+        OpKind::Source(source) => put_bytes(&mut bytes, 3, &source_op(source)),
+        OpKind::Build(build) => put_bytes(&mut bytes, 5, &build_op(build)),
+    }
     bytes
 }
 
@@ -61,8 +57,14 @@ fn index_of(edge: Edge, inputs: &[Edge]) -> i64 {
     inputs.iter().position(|&other| other == edge).map_or(NO_INPUT, |i| i as i64)
 }
 
-fn source_op(source: &Source) -> pb::SourceOp {
-    pb::SourceOp { identifier: source.identifier.clone(), attrs: source.attrs.clone() }
+/// `pb.SourceOp`; by hand because of its map (see [`put_entry`]).
+fn source_op(source: &Source) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_bytes(&mut bytes, 1, source.identifier.as_bytes());
+    for (key, value) in &source.attrs {
+        put_entry(&mut bytes, 2, key, value.as_bytes());
+    }
+    bytes
 }
 
 fn exec_op(exec: &Exec, inputs: &[Edge]) -> pb::ExecOp {
@@ -81,7 +83,11 @@ fn exec_op(exec: &Exec, inputs: &[Edge]) -> pb::ExecOp {
             }),
             extra_hosts: exec.extra_hosts.iter().map(|(host, ip)| pb::HostIp { host: host.clone(), ip: ip.clone() }).collect(),
             hostname: exec.hostname.clone(),
-            ulimit: exec.ulimits.iter().map(|limit| pb::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }).collect(),
+            ulimit: exec
+                .ulimits
+                .iter()
+                .map(|limit| pb::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard })
+                .collect(),
             cgroup_parent: exec.cgroup_parent.clone(),
             remove_mount_stubs_recursive: exec.remove_mount_stubs_recursive,
             valid_exit_codes: exec.valid_exit_codes.clone(),
@@ -103,7 +109,11 @@ fn exec_op(exec: &Exec, inputs: &[Edge]) -> pb::ExecOp {
             .iter()
             .map(|secret| pb::SecretEnv { id: secret.id.clone(), name: secret.name.clone(), optional: secret.optional })
             .collect(),
-        cdi_devices: exec.devices.iter().map(|(name, optional)| pb::CdiDevice { name: name.clone(), optional: *optional }).collect(),
+        cdi_devices: exec
+            .devices
+            .iter()
+            .map(|(name, optional)| pb::CdiDevice { name: name.clone(), optional: *optional })
+            .collect(),
     }
 }
 
@@ -167,7 +177,9 @@ fn file_op(file: &File, inputs: &[Edge]) -> pb::FileOp {
     let user = |user: &User| pb::UserOpt {
         user: Some(match user {
             User::Id(id) => pb::user_opt::User::ById(*id),
-            User::Name { name, passwd } => pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: index(*passwd) }),
+            User::Name { name, passwd } => {
+                pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: index(*passwd) })
+            }
         }),
     };
     let owner = |owner: &Option<Owner>| {
@@ -215,9 +227,11 @@ fn file_op(file: &File, inputs: &[Edge]) -> pb::FileOp {
                 owner: owner(&mkfile.owner),
                 timestamp: mkfile.timestamp_ns.unwrap_or(KEEP),
             }),
-            FileActionKind::Rm(rm) => {
-                Action::Rm(pb::FileActionRm { path: rm.path.clone(), allow_not_found: rm.allow_not_found, allow_wildcard: rm.wildcard })
-            }
+            FileActionKind::Rm(rm) => Action::Rm(pb::FileActionRm {
+                path: rm.path.clone(),
+                allow_not_found: rm.allow_not_found,
+                allow_wildcard: rm.wildcard,
+            }),
             FileActionKind::Symlink(link) => Action::Symlink(pb::FileActionSymlink {
                 oldpath: link.old_path.clone(),
                 newpath: link.new_path.clone(),
@@ -248,20 +262,20 @@ fn diff_op(diff: &Diff) -> pb::DiffOp {
     }
 }
 
-fn build_op(build: &Build) -> pb::BuildOp {
-    pb::BuildOp {
-        builder: -1,
-        inputs: BTreeMap::from([("buildkit.llb.definition".to_owned(), pb::BuildInput { input: 0 })]),
-        def: None,
-        attrs: build.attrs.clone(),
+/// `pb.BuildOp`; by hand because of its maps (see [`put_entry`]).
+fn build_op(build: &Build) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_key(1, WireType::Varint, &mut bytes);
+    encode_varint(-1_i64 as u64, &mut bytes);
+    put_entry(&mut bytes, 2, "buildkit.llb.definition", &[]);
+    for (key, value) in &build.attrs {
+        put_entry(&mut bytes, 4, key, value.as_bytes());
     }
+    bytes
 }
 
 /// Encodes a definition as `pb.Definition`: the ops, the metadata sorted by digest, and an empty
 /// source location for every vertex, as Go's client sends them.
-///
-/// Map entries are written here and not by prost, which leaves out values that are default
-/// messages; BuildKit's decoder then stores nil, and a failing vertex crashes the daemon.
 pub(crate) fn encode_definition(definition: &Definition) -> Vec<u8> {
     let terminal = pb::Op { inputs: vec![input(&definition.target())], ..Default::default() }.encode_to_vec();
     let ops: usize = definition.vertices().map(|vertex| vertex.encoded.len() + 5).sum();
@@ -272,12 +286,13 @@ pub(crate) fn encode_definition(definition: &Definition) -> Vec<u8> {
     put_bytes(&mut bytes, 1, &terminal);
 
     let terminal_digest = crate::Digest::of(&terminal);
-    let mut by_digest: Vec<(crate::Digest, Option<&Vertex>)> = definition.vertices().map(|vertex| (vertex.digest, Some(vertex))).collect();
+    let mut by_digest: Vec<(crate::Digest, Option<&Vertex>)> =
+        definition.vertices().map(|vertex| (vertex.digest, Some(vertex))).collect();
     by_digest.push((terminal_digest, None));
     by_digest.sort_unstable_by_key(|(digest, _)| *digest);
     for (digest, vertex) in &by_digest {
         let metadata = vertex.map_or_else(|| terminal_metadata(definition), op_metadata);
-        put_entry(&mut bytes, 2, &digest.to_string(), &metadata.encode_to_vec());
+        put_entry(&mut bytes, 2, &digest.to_string(), &metadata);
     }
 
     let mut source = Vec::with_capacity(80 * by_digest.len());
@@ -290,35 +305,52 @@ pub(crate) fn encode_definition(definition: &Definition) -> Vec<u8> {
     bytes
 }
 
-fn op_metadata(vertex: &Vertex) -> pb::OpMetadata {
-    let Metadata { ignore_cache, description, export_cache, caps, progress_group } = &vertex.metadata;
-    let own = vertex.op.kind.caps().into_iter();
-    // Go's client leaves these out of the metadata; they are asked of the solver beforehand.
-    let own = own.filter(|cap| !cap.starts_with("file.") || *cap == "file.base");
-    pb::OpMetadata {
-        ignore_cache: *ignore_cache,
-        description: description.clone(),
-        export_cache: export_cache.map(|value| pb::ExportCache { value }),
-        caps: own.map(str::to_owned).chain(caps.iter().map(|cap| cap.to_string())).map(|cap| (cap, true)).collect(),
-        progress_group: progress_group.as_ref().map(|ProgressGroup { id, name, weak }| pb::ProgressGroup {
-            id: id.clone(),
-            name: name.clone(),
-            weak: *weak,
-        }),
+/// `pb.OpMetadata` of a vertex; by hand because of its maps (see [`put_entry`]).
+fn op_metadata(vertex: &Vertex) -> Vec<u8> {
+    let Metadata { ignore_cache, description, export_cache, caps: extra, progress_group } = &vertex.metadata;
+    let mut bytes = Vec::new();
+    if *ignore_cache {
+        bytes.extend([0x08, 1]);
     }
+    for (key, value) in description {
+        put_entry(&mut bytes, 2, key, value.as_bytes());
+    }
+    if let Some(value) = *export_cache {
+        put_bytes(&mut bytes, 4, &pb::ExportCache { value }.encode_to_vec());
+    }
+    let mut caps = vertex.op.kind.caps();
+    // Go's client leaves the others out of the metadata; they are asked of the solver beforehand.
+    caps.retain(|cap| !cap.starts_with("file.") || *cap == "file.base");
+    caps.extend(extra.iter().map(|cap| &**cap));
+    put_caps(&mut bytes, caps);
+    if let Some(ProgressGroup { id, name, weak }) = progress_group {
+        let group = pb::ProgressGroup { id: id.clone(), name: name.clone(), weak: *weak };
+        put_bytes(&mut bytes, 6, &group.encode_to_vec());
+    }
+    bytes
 }
 
-fn terminal_metadata(definition: &Definition) -> pb::OpMetadata {
+fn terminal_metadata(definition: &Definition) -> Vec<u8> {
     let any = |wanted: fn(&Metadata) -> bool| definition.vertices().any(|vertex| wanted(&vertex.metadata));
-    let caps = [
-        ("constraints", true),
-        ("platform", true),
-        ("meta.ignorecache", any(|metadata| metadata.ignore_cache)),
-        ("meta.description", any(|metadata| !metadata.description.is_empty())),
-        ("meta.exportcache", any(|metadata| metadata.export_cache.is_some())),
-    ];
-    let caps = caps.into_iter().filter(|(_, present)| *present).map(|(cap, _)| (cap.to_owned(), true)).collect();
-    pb::OpMetadata { caps, ..Default::default() }
+    let mut caps = vec!["constraints", "platform"];
+    caps.extend(any(|metadata| metadata.ignore_cache).then_some("meta.ignorecache"));
+    caps.extend(any(|metadata| !metadata.description.is_empty()).then_some("meta.description"));
+    caps.extend(any(|metadata| metadata.export_cache.is_some()).then_some("meta.exportcache"));
+    let mut bytes = Vec::new();
+    put_caps(&mut bytes, caps);
+    bytes
+}
+
+/// Writes the map of `pb.OpMetadata.caps`, whose values are all true.
+fn put_caps(into: &mut Vec<u8>, mut caps: Vec<&str>) {
+    caps.sort_unstable();
+    caps.dedup();
+    for cap in caps {
+        let mut entry = Vec::with_capacity(cap.len() + 4);
+        put_bytes(&mut entry, 1, cap.as_bytes());
+        entry.extend([0x10, 1]);
+        put_bytes(into, 5, &entry);
+    }
 }
 
 fn put_bytes(into: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
@@ -327,6 +359,11 @@ fn put_bytes(into: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
     into.extend_from_slice(bytes);
 }
 
+/// Writes a map entry with its value, whatever the value.
+///
+/// Prost leaves out values that are empty strings or default messages. That is legal protobuf,
+/// but other bytes than Go's, and where the value is a message BuildKit's decoder then stores
+/// nil: a failing vertex crashes the daemon.
 fn put_entry(into: &mut Vec<u8>, tag: u32, key: &str, value: &[u8]) {
     let field = |len: usize| key_len(1) + encoded_len_varint(len as u64) + len;
     encode_key(tag, WireType::LengthDelimited, into);

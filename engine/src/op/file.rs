@@ -34,19 +34,34 @@ impl File {
         Self { actions }
     }
 
+    /// Numbers inputs as `marshalState.add` of `client/llb/fileop.go` does: from the last action,
+    /// what it changes first, then its own trees, then the actions that it copies from.
     pub(super) fn inputs(&self) -> Vec<Edge> {
-        unique(self.actions.iter().flat_map(|action| {
-            let owner = action.kind.owner().into_iter().flat_map(|owner| [&owner.user, &owner.group]);
-            let named = owner.filter_map(|user| match user {
-                Some(User::Name { passwd, .. }) => passwd.edge(),
-                _ => None,
-            });
-            let source = match &action.kind {
-                FileActionKind::Copy(copy) => copy.from.edge(),
-                _ => None,
-            };
-            action.input.edge().into_iter().chain(named).chain(source).collect::<Vec<_>>()
-        }))
+        let mut edges = Vec::new();
+        let mut seen = vec![false; self.actions.len()];
+        let roots = (0..self.actions.len()).rev();
+        for root in roots {
+            let mut pending = vec![(root, Visit::Changed)];
+            while let Some((i, visit)) = pending.pop() {
+                let action = &self.actions[i];
+                match visit {
+                    Visit::Changed if std::mem::replace(&mut seen[i], true) => {}
+                    Visit::Changed => {
+                        pending.push((i, Visit::Taken));
+                        pending.extend(action.input.action().map(|before| (before, Visit::Changed)));
+                    }
+                    Visit::Taken => {
+                        edges.extend(action.input.edge());
+                        edges.extend(action.kind.owner().into_iter().flat_map(Owner::trees).filter_map(FileInput::edge));
+                        if let FileActionKind::Copy(copy) = &action.kind {
+                            edges.extend(copy.from.edge());
+                            pending.extend(copy.from.action().map(|source| (source, Visit::Changed)));
+                        }
+                    }
+                }
+            }
+        }
+        unique(edges)
     }
 
     pub(super) fn caps(&self) -> Vec<&'static str> {
@@ -80,6 +95,14 @@ impl File {
     }
 }
 
+/// The two halves of visiting an action.
+enum Visit {
+    /// The action whose result it changes comes first.
+    Changed,
+    /// Then the trees that it takes.
+    Taken,
+}
+
 /// One action: a tree in, a changed tree out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileAction {
@@ -106,6 +129,13 @@ impl FileInput {
     fn edge(self) -> Option<Edge> {
         match self {
             Self::Edge(edge) => Some(edge),
+            _ => None,
+        }
+    }
+
+    fn action(self) -> Option<usize> {
+        match self {
+            Self::Action(i) => Some(i),
             _ => None,
         }
     }
@@ -291,6 +321,16 @@ pub struct Owner {
     pub user: Option<User>,
     /// The group.
     pub group: Option<User>,
+}
+
+impl Owner {
+    /// The trees that names are looked up in.
+    fn trees(&self) -> impl Iterator<Item = FileInput> {
+        [&self.user, &self.group].into_iter().filter_map(|user| match user {
+            Some(User::Name { passwd, .. }) => Some(*passwd),
+            _ => None,
+        })
+    }
 }
 
 /// A user or a group.

@@ -48,9 +48,14 @@ impl Source {
         self
     }
 
-    /// Adds an attribute whose value is a list, as the JSON array that daemons expect.
+    /// Adds an attribute whose value is a list, as the JSON array that Go's encoder writes.
     pub fn list(self, key: &str, values: &[&str]) -> Self {
-        let json = serde_json::to_string(values).expect("strings are always JSON");
+        let mut json = serde_json::to_string(values).expect("strings are always JSON");
+        for (character, escape) in
+            [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")]
+        {
+            json = json.replace(character, escape);
+        }
         self.attr(key, json)
     }
 
@@ -94,15 +99,20 @@ impl Source {
                 ("source.local", "local.followpaths") => Some("source.local.followpaths"),
                 ("source.local", "local.excludepatterns") => Some("source.local.excludepatterns"),
                 ("source.local", "local.sharedkeyhint") => Some("source.local.sharedkeyhint"),
-                ("source.local", "local.differ") => Some("source.local.differ"),
                 ("source.local", "local.metadatatransfer") => Some("source.local.metadatatransfer"),
                 ("source.git", "git.keepgitdir") => Some("source.git.keepgitdir"),
                 ("source.git", "git.fullurl") => Some("source.git.fullurl"),
-                ("source.git", "git.authtokensecret" | "git.authheadersecret") => Some("source.git.httpauth"),
+                // The client's default names are asked for without the capability.
+                ("source.git", "git.authtokensecret") if value != "GIT_AUTH_TOKEN" => Some("source.git.httpauth"),
+                ("source.git", "git.authheadersecret") if value != "GIT_AUTH_HEADER" => Some("source.git.httpauth"),
                 ("source.git", "git.knownsshhosts") => Some("source.git.knownsshhosts"),
                 ("source.git", "git.mountsshsock") => Some("source.git.mountsshsock"),
                 ("source.git", "git.checksum") => Some("source.git.checksum"),
                 ("source.git", "git.skipsubmodules") => Some("source.git.skipsubmodules"),
+                ("source.git", "git.mtime") => Some("source.git.mtime"),
+                ("source.git", "git.fetchbycommit") => Some("source.git.fetchbycommit"),
+                ("source.git", "git.bundle") => Some("source.git.bundle"),
+                ("source.git", "git.checkoutbundle") => Some("source.git.checkoutbundle"),
                 ("source.http", "http.checksum") => Some("source.http.checksum"),
                 ("source.http", "http.perm") => Some("source.http.perm"),
                 // Misspelt so in BuildKit, and daemons know no other name.
