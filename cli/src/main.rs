@@ -1,1 +1,99 @@
-fn main() {}
+//! `roche`: releases Rust functions as container images, and shows what will be in them.
+//!
+//! Only this crate reads the environment, the clock and the terminal, and only it decides exit
+//! codes. A command is one file with one function that reads top to bottom:
+//!
+//! 1. [`args`] parses the arguments, [`environment`] reads the surroundings.
+//! 2. The frontend reads the project and plans; [`backend`] finds the engine's solver, [`build`]
+//!    drives it.
+//! 3. [`progress`] shows the work, [`report`] what came of it, [`error`] what went wrong.
+
+mod args;
+mod backend;
+mod build;
+mod dry_run;
+mod environment;
+mod error;
+mod files;
+mod init;
+mod interrupt;
+mod logins;
+mod outputs;
+mod prepare;
+mod progress;
+mod release;
+mod report;
+mod text;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser as _;
+use environment::Environment;
+use error::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Help and version go to standard output with 0, the rest to standard error with 2.
+            let _ = message.print();
+            return ExitCode::from(if message.use_stderr() { Exit::Usage as u8 } else { 0 });
+        }
+    };
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = std::io::stderr().lock().write_all(failure.render().as_bytes());
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    let environment = Environment::read()?;
+    match command {
+        Command::Init(args) => init::run(args, &environment),
+        Command::Release(args) => block_on(release::run(args, &environment)),
+        Command::Prepare(args) => block_on(prepare::run(args, &environment)),
+        Command::Build(args) => Err(replaced("build", "roche release", args)),
+        Command::Gen(args) => Err(replaced("gen", "roche release --dry-run", args)),
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::say(Exit::Resource, format!("the process cannot start its threads: {error}")))?;
+    let result = runtime.block_on(work);
+    // Whatever still waits for a daemon must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Points from a command of older versions to the same line in today's words.
+fn replaced(command: &str, instead: &str, args: &args::ReplacedArgs) -> Failure {
+    let rest: Vec<_> = args.rest.iter().map(|arg| arg.to_string_lossy()).collect();
+    let line = format!("{instead} {}", rest.join(" "));
+    Failure::say(Exit::Usage, format!("there is no `roche {command}` any more")).hint(line.trim_end())
+}
+
+/// Prints the result; a reader that has gone is an honest failure of the command.
+pub(crate) fn result_line(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text::one_line(line)).and_then(|()| out.flush()).map_err(stdout_failure)
+}
+
+/// Says that the result could not be printed.
+pub(crate) fn stdout_failure(error: std::io::Error) -> Failure {
+    let exit = if error::exhausted(&error) { Exit::Resource } else { Exit::Usage };
+    Failure::say(exit, format!("standard output cannot be written: {error}"))
+}
+
+/// Says something that is no failure.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", text::one_line(text));
+}

@@ -4,5 +4,6 @@ pub mod credentials;
 pub mod reference;
 pub mod registry;
 
-pub use credentials::{Credential, Credentials};
+pub use credentials::{Credential, CredentialFiles, Credentials, DockerCredentials, Login};
 pub use reference::{Reference, ReferenceError};
+pub use registry::{Registry, RegistryOptions};

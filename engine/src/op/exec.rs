@@ -53,6 +53,17 @@ impl Exec {
         }
     }
 
+    /// Makes the root read-only, which then is no output.
+    pub fn readonly_root(mut self) -> Self {
+        for mount in self.mounts.iter_mut().filter(|mount| mount.target == "/") {
+            mount.readonly = true;
+            if let MountKind::Bind { output, .. } = &mut mount.kind {
+                *output = None;
+            }
+        }
+        self
+    }
+
     /// Adds a mount.
     pub fn mount(mut self, mount: Mount) -> Self {
         self.mounts.push(mount);
@@ -220,6 +231,11 @@ impl Mount {
         Self { readonly: true, ..Self::of(target, MountKind::Bind { source: Some(source.into()), output: None }) }
     }
 
+    /// A writable copy of `source` whose changes are thrown away.
+    pub fn discarded(target: &str, source: impl Into<Edge>) -> Self {
+        Self::of(target, MountKind::Bind { source: Some(source.into()), output: None })
+    }
+
     /// A folder that lives on between builds under `id`.
     pub fn cache(target: &str, id: &str, sharing: CacheSharing) -> Self {
         Self::of(target, MountKind::Cache { source: None, id: id.to_owned(), sharing })
@@ -238,6 +254,12 @@ impl Mount {
     /// The session's SSH agent `id`, as a socket.
     pub fn ssh(target: &str, id: &str) -> Self {
         Self::of(target, MountKind::Ssh { id: id.to_owned(), uid: 0, gid: 0, mode: 0o600, optional: false })
+    }
+
+    /// Mounts only what is at `path` in the tree.
+    pub fn selector(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.selector);
+        self
     }
 
     fn source(&self) -> Option<Edge> {

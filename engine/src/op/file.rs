@@ -275,6 +275,13 @@ pub struct Mkdir {
     pub timestamp_ns: Option<i64>,
 }
 
+impl Mkdir {
+    /// Makes `path`, whose parent must be there, as root's.
+    pub fn new(path: &str, mode: u32) -> Self {
+        Self { path: path.to_owned(), mode, make_parents: false, owner: None, timestamp_ns: None }
+    }
+}
+
 /// Makes a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mkfile {
@@ -290,6 +297,13 @@ pub struct Mkfile {
     pub timestamp_ns: Option<i64>,
 }
 
+impl Mkfile {
+    /// Makes `path` with the content `data`, as root's.
+    pub fn new(path: &str, mode: u32, data: impl Into<Vec<u8>>) -> Self {
+        Self { path: path.to_owned(), mode, data: data.into(), owner: None, timestamp_ns: None }
+    }
+}
+
 /// Removes files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rm {
@@ -299,6 +313,13 @@ pub struct Rm {
     pub allow_not_found: bool,
     /// Whether [`Rm::path`] is a pattern.
     pub wildcard: bool,
+}
+
+impl Rm {
+    /// Removes `path`, which must be there.
+    pub fn new(path: &str) -> Self {
+        Self { path: path.to_owned(), allow_not_found: false, wildcard: false }
+    }
 }
 
 /// Makes a symbolic link.
@@ -314,6 +335,13 @@ pub struct Symlink {
     pub timestamp_ns: Option<i64>,
 }
 
+impl Symlink {
+    /// Makes the link `new_path` that says `old_path`, as root's.
+    pub fn new(old_path: &str, new_path: &str) -> Self {
+        Self { old_path: old_path.to_owned(), new_path: new_path.to_owned(), owner: None, timestamp_ns: None }
+    }
+}
+
 /// A file's owner and group; what is absent is root's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
@@ -324,6 +352,18 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// A user and a group by number.
+    pub fn ids(user: u32, group: u32) -> Self {
+        Self { user: Some(User::Id(user)), group: Some(User::Id(group)) }
+    }
+
+    /// A user and a group by name, looked up in `passwd`.
+    pub fn named(user: &str, group: &str, passwd: impl Into<FileInput>) -> Self {
+        let passwd = passwd.into();
+        let named = |name: &str| Some(User::Name { name: name.to_owned(), passwd });
+        Self { user: named(user), group: named(group) }
+    }
+
     /// The trees that names are looked up in.
     fn trees(&self) -> impl Iterator<Item = FileInput> {
         [&self.user, &self.group].into_iter().filter_map(|user| match user {

@@ -1,0 +1,219 @@
+//! The command line's grammar.
+//!
+//! Invariant: nothing is read here but the arguments. Settings that also have an environment
+//! name or a place in `.rocherc` stay `Option`s, and are resolved in one place: the frontend's
+//! `release` module.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const ABOUT: &str = "Releases Rust functions as container images, and shows what will be in them";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 a build step failed, 2 usage, 3 project, 4 configuration, 5 no back end,
+6 the daemon failed, 8 registry, 9 integrity, 10 resources, 11 policy, 75 try again, 130/143 cancelled";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "roche", version, about = ABOUT, after_help = EXIT_CODES, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Release the function in this folder as an image
+    Release(Box<ReleaseArgs>),
+    /// Write a function that builds
+    Init(InitArgs),
+    /// Make a build image: a Rust toolchain image with the service template compiled into it
+    Prepare(Box<PrepareArgs>),
+    #[command(hide = true)]
+    Build(ReplacedArgs),
+    #[command(hide = true)]
+    Gen(ReplacedArgs),
+}
+
+/// What `build` and `gen` of older versions are given; it only matters which of the two it was.
+#[derive(Debug, Args)]
+pub(crate) struct ReplacedArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArgs {
+    /// Image to compile in: a Rust toolchain with the service under /app-build (`roche prepare`
+    /// makes one) [env: release_build_image] [.rocherc: release_build_image]
+    /// [default: quay.io/roche/default:1.0.0]
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(crate) buildimage: Option<String>,
+
+    /// Image that the service runs in, or `scratch` [env: runtime_image]
+    /// [.rocherc: runtime_image] [default: quay.io/roche/alpine:3.12]
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(crate) runtime: Option<String>,
+
+    /// Name of the released image; can be repeated [default: LOGIN/FOLDER, from the registry
+    /// that you are logged in to] [env for LOGIN: DOCKER_USERNAME]
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+
+    /// Label for the image's config; can be repeated [default: the runtime image's labels]
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+
+    /// How the service is started: `script` is ./run.sh, `direct` is /app/roche-service
+    /// [default: script; direct on scratch]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) entrypoint: Option<String>,
+
+    /// Show the plan on standard output and build nothing: text, json, dot or llb
+    /// [default without a value: text]
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub(crate) dry_run: Option<Form>,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(crate) solve: SolveArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrepareArgs {
+    /// Image with a Rust toolchain (cargo, rustc, a linker, a shell)
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) from: String,
+
+    /// Name of the build image; can be repeated
+    #[arg(short, long, value_name = "NAME[:TAG]", required = true)]
+    pub(crate) tag: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(crate) solve: SolveArgs,
+}
+
+/// Where a result goes, and what is written about it.
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// Where the image goes: type=docker|oci|image|registry|local|tar,dest=PATH; PATH or `-` alone
+    /// is a folder or a tar; can be repeated [default: the daemon's own image store;
+    /// ./FOLDER.oci.tar where it has none]
+    #[arg(short, long, value_name = "OUTPUT", help_heading = "Output")]
+    pub(crate) output: Vec<OsString>,
+
+    /// Push the image to the registries that its names say, as `-o type=registry`
+    /// [default: no]
+    #[arg(long, help_heading = "Output")]
+    pub(crate) push: bool,
+
+    /// Put the image into the daemon's own store, as `-o type=docker` [default: yes, where there
+    /// is one and no other output is named]
+    #[arg(long, help_heading = "Output")]
+    pub(crate) load: bool,
+
+    /// Write the image's digests and names to this file, as JSON [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// Write the image's digest to this file [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) iidfile: Option<PathBuf>,
+
+    /// Print nothing but the digest; what went wrong is still said [default: no]
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+
+    /// How progress is shown: auto, tty, plain, rawjson or quiet [env: BUILDKIT_PROGRESS;
+    /// colour: NO_COLOR, CLICOLOR_FORCE] [default: auto]
+    #[arg(long, value_name = "HOW", help_heading = "Output")]
+    pub(crate) progress: Option<ProgressMode>,
+}
+
+/// Where and how it is built.
+#[derive(Debug, Args)]
+pub(crate) struct SolveArgs {
+    /// BuildKit daemon: unix:///path or tcp://host:port [env: BUILDKIT_HOST]
+    /// [default: the docker daemon of DOCKER_HOST, DOCKER_CONTEXT, the current docker context,
+    /// or the default sockets]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Building")]
+    pub(crate) addr: Option<String>,
+
+    /// A docker context or a buildx builder, by name [env: BUILDX_BUILDER] [default: none]
+    #[arg(long, value_name = "NAME", help_heading = "Building")]
+    pub(crate) builder: Option<String>,
+
+    /// CA certificate that the daemon at --addr is checked with [default: the system's]
+    #[arg(long, value_name = "FILE", help_heading = "Building")]
+    pub(crate) tlscacert: Option<PathBuf>,
+
+    /// Certificate shown to the daemon at --addr [default: none]
+    #[arg(long, value_name = "FILE", requires = "tlskey", help_heading = "Building")]
+    pub(crate) tlscert: Option<PathBuf>,
+
+    /// Key of --tlscert [default: none]
+    #[arg(long, value_name = "FILE", requires = "tlscert", help_heading = "Building")]
+    pub(crate) tlskey: Option<PathBuf>,
+
+    /// Platform to build for [default: linux on this machine's architecture]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", help_heading = "Building")]
+    pub(crate) platform: Option<String>,
+
+    /// Run every step again [default: no]
+    #[arg(long, help_heading = "Building")]
+    pub(crate) no_cache: bool,
+
+    /// Ask the registries for newer base images [default: no]
+    #[arg(long, help_heading = "Building")]
+    pub(crate) pull: bool,
+
+    /// Take results from a cache: type=registry,ref=NAME; can be repeated [default: none]
+    #[arg(long, value_name = "CACHE", help_heading = "Building")]
+    pub(crate) cache_from: Vec<String>,
+
+    /// Write results to a cache: type=registry,ref=NAME[,mode=max] or type=inline; can be
+    /// repeated [default: none]
+    #[arg(long, value_name = "CACHE", help_heading = "Building")]
+    pub(crate) cache_to: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Folder to make; without it functions.rs is written into the current folder
+    pub(crate) name: Option<PathBuf>,
+}
+
+/// The forms of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For graphviz.
+    Dot,
+    /// The definition's bytes, as `buildctl build` takes them.
+    Llb,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// `tty` on a terminal, else `plain`.
+    Auto,
+    /// Live, one line a vertex.
+    Tty,
+    /// Line by line.
+    Plain,
+    /// BuildKit's status messages, one JSON object a line.
+    Rawjson,
+    /// Not at all.
+    Quiet,
+}

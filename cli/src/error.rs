@@ -1,0 +1,187 @@
+//! What is said when something fails, and with which exit code: one table.
+
+use std::fmt::Write as _;
+
+use roche_engine::Error as EngineError;
+use roche_frontend::vendor::VendorError;
+use roche_frontend::{PlanError, ProjectError, ReleaseError};
+
+use crate::text;
+
+/// The exit codes, as `roche --help` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Build = 1,
+    Usage = 2,
+    Project = 3,
+    Configuration = 4,
+    Unreachable = 5,
+    Daemon = 6,
+    Registry = 8,
+    Integrity = 9,
+    Resource = 10,
+    Policy = 11,
+    Transient = 75,
+    Interrupted = 130,
+    Terminated = 143,
+}
+
+/// A failure as the user sees it: one line, what caused it, and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    message: String,
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl Failure {
+    /// Makes a failure of an error and the errors that caused it.
+    pub(crate) fn new(exit: Exit, error: &dyn std::error::Error) -> Self {
+        let mut causes = Vec::new();
+        let mut said = error.to_string();
+        let message = said.clone();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Errors that quote their source would say it twice.
+            if !said.contains(&text) {
+                causes.push(text.clone());
+            }
+            said = text;
+            source = cause.source();
+        }
+        Self { exit, message, causes, hints: Vec::new() }
+    }
+
+    /// Makes a failure of a sentence.
+    pub(crate) fn say(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+    }
+
+    /// Adds what the user can do; best a command to paste.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Writes the failure as the lines that go to standard error.
+    pub(crate) fn render(&self) -> String {
+        let mut lines = format!("error: {}\n", text::one_line(&self.message));
+        for cause in &self.causes {
+            let _ = writeln!(lines, "caused by: {}", text::one_line(cause));
+        }
+        for (i, hint) in self.hints.iter().enumerate() {
+            let _ = writeln!(lines, "{}hint: {}", if i == 0 { "\n" } else { "" }, text::one_line(hint));
+        }
+        lines
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let exit = match &error {
+            EngineError::Step { .. } => Exit::Build,
+            EngineError::Connect { .. } => Exit::Unreachable,
+            EngineError::Daemon { .. } | EngineError::Unsupported { .. } => Exit::Daemon,
+            EngineError::Registry { transient: true, .. } => Exit::Transient,
+            EngineError::Registry { .. } => Exit::Registry,
+            EngineError::Credentials(_) => Exit::Configuration,
+            EngineError::Integrity(_) => Exit::Integrity,
+            EngineError::Resource(_) => Exit::Resource,
+            EngineError::File { source, .. } if exhausted(source) => Exit::Resource,
+            EngineError::File { .. } => Exit::Project,
+            EngineError::Cancelled => Exit::Interrupted,
+            _ => Exit::Daemon,
+        };
+        let failure = Self::new(exit, &error);
+        match &error {
+            // What the daemon says beside it is the command, which says less than the step's name.
+            EngineError::Step { name, exit_code: Some(code), .. } => {
+                Self::say(exit, format!("step {name:?} failed with exit status {code}; its last lines are above"))
+            }
+            EngineError::Connect { reason, .. } if reason.to_lowercase().contains("permission denied") => failure
+                .hint("add yourself to the group that owns the socket: sudo usermod -aG docker \"$USER\", then log in again"),
+            EngineError::Connect { .. } => {
+                failure.hint("start a daemon (sudo systemctl start docker), or name one: --addr unix:///run/buildkit/buildkitd.sock")
+            }
+            EngineError::Credentials(_) => failure.hint("log in again: docker login REGISTRY"),
+            EngineError::Registry { transient: true, .. } => failure.hint("run the same command again"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<ProjectError> for Failure {
+    fn from(error: ProjectError) -> Self {
+        let exit = match &error {
+            ProjectError::TooLarge { .. } => Exit::Resource,
+            ProjectError::Secret { .. } => Exit::Policy,
+            ProjectError::Rocherc(_) => Exit::Configuration,
+            _ => Exit::Project,
+        };
+        let failure = Self::new(exit, &error);
+        match &error {
+            ProjectError::NotFound { .. } => failure.hint("roche init writes a function; or cd to the folder that has one"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<ReleaseError> for Failure {
+    fn from(error: ReleaseError) -> Self {
+        let exit = match &error {
+            ReleaseError::Usage { .. } => Exit::Usage,
+            _ => Exit::Configuration,
+        };
+        error.hints().iter().fold(Self::new(exit, &error), |failure, hint| failure.hint(hint.as_str()))
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        let exit = if matches!(error, PlanError::Image { .. }) { Exit::Registry } else { Exit::Integrity };
+        Self::new(exit, &error)
+    }
+}
+
+impl From<VendorError> for Failure {
+    fn from(error: VendorError) -> Self {
+        match &error {
+            VendorError::File { source, .. } if exhausted(source) => Self::new(Exit::Resource, &error),
+            VendorError::File { .. } => Self::new(Exit::Project, &error),
+            _ => Self::new(Exit::Configuration, &error).hint("the crates are fetched by your own cargo: check that `cargo fetch` works in a project of yours"),
+        }
+    }
+}
+
+/// Says whether the disk, a quota or a limit is what an I/O error is about.
+pub(crate) fn exhausted(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ReadOnlyFilesystem | Kind::OutOfMemory)
+}
+
+/// A failure to write one of the user's files.
+pub(crate) fn unwritable(path: &std::path::Path, error: &std::io::Error) -> Failure {
+    let exit = if exhausted(error) { Exit::Resource } else { Exit::Usage };
+    Failure::say(exit, format!("{} cannot be written: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_its_causes_and_its_hints() {
+        let failure = Failure::say(Exit::Usage, "bad\u{1b}[2J tag\nsecond").hint("first").hint("second");
+        assert_eq!(failure.render(), "error: bad tag; second\n\nhint: first\nhint: second\n");
+    }
+
+    #[test]
+    fn a_failed_step_is_1_and_a_lost_daemon_6() {
+        let step = EngineError::Step { vertex: None, name: "compile".into(), exit_code: Some(101), reason: "no".into() };
+        assert_eq!(Failure::from(step).exit, Exit::Build);
+        let lost = EngineError::Daemon { doing: "solving".into(), reason: "closed".into() };
+        assert_eq!(Failure::from(lost).exit, Exit::Daemon);
+    }
+}

@@ -1,0 +1,66 @@
+//! `roche prepare`: from an image with a Rust toolchain to a build image.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use roche_engine::solver::{Job, JobOptions, LocalDir, ResolveMode};
+use roche_frontend::plan::BaseImage;
+use roche_frontend::prepare::{self, Prepare};
+use roche_frontend::release::Flags;
+use roche_frontend::vendor;
+
+use crate::args::PrepareArgs;
+use crate::build::{Build, Planned};
+use crate::environment::Environment;
+use crate::error::{Exit, Failure};
+use crate::{backend, note, outputs};
+
+/// Lines of cargo's that are shown where it fails.
+const CARGO_LINES: usize = 10;
+
+/// Makes a build image.
+pub(crate) async fn run(args: &PrepareArgs, environment: &Environment) -> Result<(), Failure> {
+    let flags = Flags { tags: args.tag.clone(), platform: args.solve.platform.clone(), ..Flags::default() };
+    let prepare = Prepare::resolve(&args.from, &flags)?;
+    let outputs = outputs::parse(&args.output, environment, &[])?;
+    let backend = backend::find(&args.solve, environment)?;
+    let build = Build::new(&args.output, &args.solve, outputs, &prepare.tags, None, environment, backend)?;
+
+    if !args.output.quiet {
+        note("fetching the service's crates with cargo");
+    }
+    let work = tempfile::tempdir().map_err(|error| Failure::say(Exit::Resource, format!("no temporary folder can be made: {error}")))?;
+    let crates = vendor::vendor(work.path(), false, &mut cargo)?;
+    // Crates come from registries, not from the user's folder, and cargo checks that no file of
+    // one is missing: none is held back.
+    let local = LocalDir { path: crates.dir.clone(), admits: Arc::new(|_, _| true) };
+    let resources = JobOptions { locals: BTreeMap::from([(prepare::LOCAL.to_owned(), local)]), ..JobOptions::default() };
+    let mode = if args.solve.pull { ResolveMode::Pull } else { ResolveMode::Default };
+    build
+        .run(resources, async |job: &mut dyn Job| {
+            let base = crate::release::base(job, &prepare.from, &prepare.platform, mode).await?;
+            let plan = prepare::plan(&prepare, &base, &crates)?;
+            if !args.output.quiet {
+                plan.notices.iter().for_each(|notice| note(notice));
+            }
+            Ok(Planned::of(&plan))
+        })
+        .await
+}
+
+/// Runs the user's cargo in a folder.
+fn cargo(folder: &Path, args: &[&str]) -> Result<Vec<u8>, String> {
+    let output = Command::new("cargo").args(args).current_dir(folder).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => "cargo was not found in PATH; install Rust, https://rustup.rs".to_owned(),
+        _ => format!("cargo cannot be run: {error}"),
+    })?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    Err(lines[lines.len().saturating_sub(CARGO_LINES)..].join("\n"))
+}

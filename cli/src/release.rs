@@ -1,0 +1,95 @@
+//! `roche release`: from the function in a folder to an image.
+
+use std::path::PathBuf;
+
+use roche_engine::op::Platform;
+use roche_engine::solver::{Job, JobOptions, ResolveMode};
+use roche_frontend::plan::{BaseImage, Plan};
+use roche_frontend::project::Project;
+use roche_frontend::release::{self, Flags, Image, Release, Runtime};
+
+use crate::args::ReleaseArgs;
+use crate::build::{Build, Planned};
+use crate::environment::Environment;
+use crate::error::Failure;
+use crate::logins::Logins;
+use crate::{backend, dry_run, note, outputs};
+
+/// Releases the function in the current folder, or shows the plan of its release.
+pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result<(), Failure> {
+    let flags = flags(args);
+    flags.validate()?;
+    if let Some(form) = args.dry_run {
+        dry_run::check(form, environment)?;
+    }
+    let project = Project::read(&environment.folder)?;
+    let logins = Logins::look_up(flags.tags.is_empty() && environment.variable("DOCKER_USERNAME").is_none(), environment).await;
+    let release = release::resolve(&flags, &environment.variables, &project, &|| logins.tell())?;
+    if !args.output.quiet {
+        project.notices.iter().for_each(|notice| note(notice));
+    }
+    if let Some(form) = args.dry_run {
+        return dry_run::run(form, &project, &release, args, environment).await;
+    }
+
+    let outputs = outputs::parse(&args.output, environment, &inputs(&project, environment))?;
+    let backend = backend::find(&args.solve, environment)?;
+    let build = Build::new(&args.output, &args.solve, outputs, &release.tags, project.folder(), environment, backend)?;
+    build
+        .run(JobOptions::default(), async |job: &mut dyn Job| {
+            let plan = plan(job, &project, &release, mode(args)).await?;
+            if !args.output.quiet {
+                plan.notices.iter().for_each(|notice| note(notice));
+            }
+            Ok(Planned::of(&plan))
+        })
+        .await
+}
+
+/// Asks the solver for the base images and plans on them.
+pub(crate) async fn plan(job: &mut dyn Job, project: &Project, release: &Release, mode: ResolveMode) -> Result<Plan, Failure> {
+    let build = base(job, &release.build_image, &release.platform, mode).await?;
+    let runtime = match &release.runtime {
+        Runtime::Image(image) => Some(base(job, image, &release.platform, mode).await?),
+        Runtime::Scratch(_) => None,
+    };
+    Ok(roche_frontend::plan::plan(project, release, &build, runtime.as_ref())?)
+}
+
+pub(crate) async fn base(job: &mut dyn Job, image: &Image, platform: &Platform, mode: ResolveMode) -> Result<BaseImage, Failure> {
+    let resolved = job.resolve_image(&image.reference, platform, mode).await.map_err(|error| image_failure(error, image))?;
+    Ok(BaseImage { reference: image.reference.clone(), digest: resolved.digest, config: resolved.config })
+}
+
+/// Says who named an image that cannot be had.
+pub(crate) fn image_failure(error: roche_engine::Error, image: &Image) -> Failure {
+    let registry = matches!(error, roche_engine::Error::Registry { .. });
+    let failure = Failure::from(error);
+    if !registry {
+        return failure;
+    }
+    failure
+        .hint(format!("{} was named by {}", image.reference.familiar(), image.origin))
+        .hint("name images that can be pulled: roche release -b IMAGE -r IMAGE; roche prepare makes a build image")
+}
+
+/// The release's own files, which no output may overwrite.
+fn inputs(project: &Project, environment: &Environment) -> Vec<PathBuf> {
+    let files = std::iter::once(&project.function).chain(&project.lib);
+    files.map(|file| environment.folder.join(&file.path)).collect()
+}
+
+pub(crate) fn mode(args: &ReleaseArgs) -> ResolveMode {
+    if args.solve.pull { ResolveMode::Pull } else { ResolveMode::Default }
+}
+
+fn flags(args: &ReleaseArgs) -> Flags {
+    Flags {
+        build_image: args.buildimage.clone(),
+        runtime: args.runtime.clone(),
+        tags: args.tag.clone(),
+        platform: args.solve.platform.clone(),
+        labels: args.label.clone(),
+        entrypoint: args.entrypoint.clone(),
+    }
+}

@@ -1,0 +1,174 @@
+//! What came of a build: the report, the result line, the files that the flags asked for.
+//!
+//! Invariant: standard output gets the result alone; the files are written before it, so who sees
+//! the result finds them.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use roche_engine::Definition;
+use roche_engine::oci::Reference;
+use roche_engine::solver::{Exported, FileInfo};
+use roche_frontend::plan::BaseImage;
+use serde_json::{Map, Value};
+
+use crate::args::OutputArgs;
+use crate::backend::Backend;
+use crate::environment::Environment;
+use crate::error::{Exit, Failure};
+use crate::outputs::Output;
+use crate::progress::trace::VertexTrace;
+use crate::progress::{Display, Trace};
+use crate::{files, text};
+
+/// Lines of a failed step that are shown again at the end.
+const FAILURE_LINES: usize = 40;
+
+const DIGEST: &str = "containerimage.digest";
+const CONFIG_DIGEST: &str = "containerimage.config.digest";
+const DESCRIPTOR: &str = "containerimage.descriptor";
+
+/// A file of the image that it did not have from its base.
+pub(crate) struct AddedFile {
+    pub(crate) path: String,
+    pub(crate) info: FileInfo,
+}
+
+/// Everything that the report speaks of.
+pub(crate) struct Report<'a> {
+    pub(crate) names: &'a [Reference],
+    pub(crate) outputs: &'a [Output],
+    pub(crate) backend: &'a Backend,
+    pub(crate) bases: &'a [BaseImage],
+    pub(crate) definition: &'a Definition,
+    pub(crate) added: &'a [AddedFile],
+    pub(crate) exported: &'a Exported,
+    pub(crate) trace: &'a Trace,
+    pub(crate) elapsed: Duration,
+}
+
+impl Report<'_> {
+    /// Writes the files that were asked for, tells the report and prints the result.
+    pub(crate) fn tell(&self, args: &OutputArgs, environment: &Environment) -> Result<(), Failure> {
+        if let Some(file) = &args.metadata_file {
+            let json = serde_json::to_vec_pretty(&self.metadata()).expect("a JSON value is always written");
+            files::replace(&environment.folder.join(file), &[json, b"\n".to_vec()].concat())?;
+        }
+        if let Some(file) = &args.iidfile {
+            let (_, digest) = self.digest()?;
+            files::replace(&environment.folder.join(file), digest.as_bytes())?;
+        }
+        if !args.quiet {
+            let _ = std::io::stderr().lock().write_all(self.text()?.as_bytes());
+        }
+        if self.outputs.iter().any(Output::is_stdout) {
+            return Ok(());
+        }
+        crate::result_line(&self.result(args.quiet)?)
+    }
+
+    /// The one line of standard output: the digest, the file, or the name with its digest.
+    fn result(&self, quiet: bool) -> Result<String, Failure> {
+        let in_store = self.outputs.iter().any(|output| matches!(output, Output::Store | Output::Registry));
+        if quiet && (in_store || self.exported.response.contains_key(DIGEST)) {
+            return Ok(self.digest()?.1.to_owned());
+        }
+        if in_store {
+            let name = self.names.first().map(ToString::to_string).unwrap_or_default();
+            return Ok(format!("{name}@{}", self.digest()?.1));
+        }
+        let place = self.outputs.iter().find_map(|output| match output {
+            Output::Folder { dest } => Some(dest.as_path()),
+            other => other.file(),
+        });
+        Ok(place.map(|place| place.display().to_string()).unwrap_or_default())
+    }
+
+    /// The manifest's digest; where the store has no manifests, the image's id.
+    fn digest(&self) -> Result<(&'static str, &str), Failure> {
+        let response = &self.exported.response;
+        let manifest = response.get(DIGEST).map(|digest| ("digest", digest.as_str()));
+        manifest.or_else(|| response.get(CONFIG_DIGEST).map(|digest| ("image id", digest.as_str()))).ok_or_else(|| {
+            Failure::say(Exit::Daemon, format!("{} wrote the image but did not say its digest", self.backend.solver.name()))
+        })
+    }
+
+    fn metadata(&self) -> Value {
+        let response = &self.exported.response;
+        let mut metadata = Map::new();
+        for key in [DIGEST, CONFIG_DIGEST] {
+            metadata.extend(response.get(key).map(|value| (key.to_owned(), Value::String(value.clone()))));
+        }
+        let descriptor = response.get(DESCRIPTOR).and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+        metadata.extend(descriptor.and_then(|json| serde_json::from_slice(&json).ok()).map(|value| (DESCRIPTOR.to_owned(), value)));
+        let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
+        metadata.insert("image.name".to_owned(), Value::String(names.join(",")));
+        Value::Object(metadata)
+    }
+
+    fn text(&self) -> Result<String, Failure> {
+        let mut rows: Vec<(&str, String)> = Vec::new();
+        rows.extend(self.names.iter().map(|name| ("image", name.to_string())));
+        if let Ok((label, digest)) = self.digest() {
+            rows.push((label, digest.to_owned()));
+        }
+        rows.extend(self.outputs.iter().map(|output| {
+            let place = match output {
+                Output::Store => format!("the image store of {}", self.backend.solver.name()),
+                Output::Registry => "the registry".to_owned(),
+                Output::Folder { dest } => dest.display().to_string(),
+                other => other.file().map_or_else(|| "standard output".to_owned(), |file| file.display().to_string()),
+            };
+            ("written to", place)
+        }));
+        rows.push(("built by", format!("{} ({})", self.backend.solver.name(), self.backend.origin)));
+        rows.extend(self.bases.iter().map(|base| {
+            let digest = base.digest.map_or_else(|| " (known to the daemon alone)".to_owned(), |digest| format!("@{}", digest.short()));
+            ("base", format!("{}{digest}", base.reference.familiar()))
+        }));
+        rows.push(("steps", self.steps()));
+        let width = self.added.iter().map(|file| file.path.chars().count()).max().unwrap_or_default();
+        rows.extend(self.added.iter().map(|file| ("added", format!("{:width$}  {}", file.path, text::size(file.info.size_bytes)))));
+        rows.push(("time", text::seconds(self.elapsed)));
+
+        let mut out = String::from("\n");
+        let mut last = "";
+        for (label, value) in rows {
+            let _ = writeln!(out, "{:>10}  {}", if label == last { "" } else { label }, text::one_line(&value));
+            last = label;
+        }
+        Ok(out)
+    }
+
+    /// How many vertices were cached, and which ran.
+    fn steps(&self) -> String {
+        let known: Vec<&VertexTrace> = self.definition.vertices().filter_map(|vertex| self.trace.vertex(vertex.digest)).collect();
+        let total = self.definition.vertices().len();
+        let ran: Vec<&&VertexTrace> = known.iter().filter(|vertex| !vertex.cached && vertex.started.is_some()).collect();
+        let mut said = format!("{} of {total} cached", total - ran.len());
+        for (i, vertex) in ran.iter().enumerate() {
+            let separator = if i == 0 { "; ran " } else { ", " };
+            let _ = write!(said, "{separator}{} {}", vertex.name, text::seconds(vertex.elapsed(SystemTime::UNIX_EPOCH)));
+        }
+        said
+    }
+}
+
+/// Shows the last lines of the step that failed, and points the failure to it.
+pub(crate) fn explain(failure: Failure, trace: &Trace, display: Display, environment: &Environment) -> Failure {
+    let failed = trace.vertices.iter().find(|vertex| !vertex.error.is_empty() && !vertex.error.ends_with("context canceled"));
+    if let (Exit::Build, Some(vertex)) = (failure.exit, failed) {
+        let lines = vertex.tail(FAILURE_LINES);
+        if !lines.is_empty() && display != Display::RawJson {
+            let mut out = format!("\n--- {} ---\n", text::one_line(&vertex.name));
+            for line in lines {
+                let _ = writeln!(out, "{}", text::printable(line.rsplit('\r').next().unwrap_or_default(), environment.colour()));
+            }
+            out.push_str("---\n");
+            let _ = std::io::stderr().lock().write_all(out.as_bytes());
+        }
+    }
+    failure
+}
