@@ -50,6 +50,8 @@ pub(crate) struct Planned {
     pub(crate) bases: Vec<BaseImage>,
     /// Paths of the image that the report lists with their sizes.
     pub(crate) added: Vec<String>,
+    /// A tree all of whose files the image gains, where only a step decides which.
+    pub(crate) overlay: Option<Definition>,
 }
 
 impl Planned {
@@ -61,6 +63,7 @@ impl Planned {
             config: plan.config.clone(),
             bases: plan.bases.clone(),
             added: files.map(|entry| entry.path.clone()).collect(),
+            overlay: plan.overlay.map(|edge| plan.graph.definition(edge)),
         }
     }
 }
@@ -139,7 +142,12 @@ impl<'a> Build<'a> {
         let planned = plan(&mut *job).await?;
         let definition = if self.no_cache { planned.definition.without_cache() } else { planned.definition.clone() };
         let solved = job.solve(&definition).await?;
-        let added = added_files(&mut *job, &solved, &planned.added).await?;
+        let mut added = added_files(&mut *job, &solved, &planned.added).await?;
+        if let Some(overlay) = &planned.overlay {
+            let tree = job.solve(overlay).await?;
+            added.extend(overlaid_files(&mut *job, &tree).await?.into_iter().filter(|file| !planned.added.contains(&file.path)));
+            added.sort_by(|a, b| a.path.cmp(&b.path));
+        }
         let exported = job.export(solved, planned.config.clone()).await?;
         Ok(Built { planned, added, exported })
     }
@@ -174,4 +182,21 @@ async fn added_files(job: &mut dyn Job, solved: &Solved, paths: &[String]) -> Re
         added.extend(info.map(|info| AddedFile { path: path.clone(), info: info.clone() }));
     }
     Ok(added)
+}
+
+/// Lists the files of a tree, folder by folder.
+async fn overlaid_files(job: &mut dyn Job, tree: &Solved) -> Result<Vec<AddedFile>, Failure> {
+    let mut files = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for info in job.read_dir(tree, if folder.is_empty() { "/" } else { &folder }).await? {
+            let path = format!("{folder}/{}", info.name);
+            if info.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(AddedFile { path, info });
+            }
+        }
+    }
+    Ok(files)
 }

@@ -125,7 +125,7 @@ impl Report<'_> {
         }));
         rows.push(("built by", format!("{} ({})", self.backend.solver.name(), self.backend.origin)));
         rows.extend(self.bases.iter().map(|base| {
-            let digest = base.digest.map_or_else(|| " (known to the daemon alone)".to_owned(), |digest| format!("@{}", digest.short()));
+            let digest = base.digest.map_or_else(|| " (as the daemon has it)".to_owned(), |digest| format!("@{}", digest.short()));
             ("base", format!("{}{digest}", base.reference.familiar()))
         }));
         rows.push(("steps", self.steps()));
@@ -144,13 +144,13 @@ impl Report<'_> {
 
     /// How many vertices were cached, and which ran.
     fn steps(&self) -> String {
-        let known: Vec<&VertexTrace> = self.definition.vertices().filter_map(|vertex| self.trace.vertex(vertex.digest)).collect();
         let total = self.definition.vertices().len();
-        let ran: Vec<&&VertexTrace> = known.iter().filter(|vertex| !vertex.cached && vertex.started.is_some()).collect();
+        let known = self.definition.vertices().filter_map(|vertex| Some((vertex.name(), self.trace.vertex(vertex.digest)?)));
+        let ran: Vec<(String, &VertexTrace)> = known.filter(|(_, vertex)| !vertex.cached && vertex.started.is_some()).collect();
         let mut said = format!("{} of {total} cached", total - ran.len());
-        for (i, vertex) in ran.iter().enumerate() {
+        for (i, (name, vertex)) in ran.iter().enumerate() {
             let separator = if i == 0 { "; ran " } else { ", " };
-            let _ = write!(said, "{separator}{} {}", vertex.name, text::seconds(vertex.elapsed(SystemTime::UNIX_EPOCH)));
+            let _ = write!(said, "{separator}{name} {}", text::seconds(vertex.elapsed(SystemTime::UNIX_EPOCH)));
         }
         said
     }

@@ -28,6 +28,17 @@ impl Digest {
         Self(hash)
     }
 
+    /// Returns the whole name, `sha256:` and 64 hex digits; definitions hold hundreds of thousands.
+    pub(crate) fn text(&self) -> [u8; 71] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 71];
+        text[..7].copy_from_slice(b"sha256:");
+        for (pair, byte) in text[7..].chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        text
+    }
+
     /// Returns the 64 hex digits, without the algorithm.
     pub fn hex(&self) -> String {
         use fmt::Write as _;
@@ -47,15 +58,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Written in one piece: definitions hold hundreds of thousands of these.
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0u8; 71];
-        text[..7].copy_from_slice(b"sha256:");
-        for (i, byte) in self.0.iter().enumerate() {
-            text[7 + 2 * i] = HEX[usize::from(byte >> 4)];
-            text[8 + 2 * i] = HEX[usize::from(byte & 15)];
-        }
-        f.write_str(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+        f.write_str(std::str::from_utf8(&self.text()).expect("hex digits are ASCII"))
     }
 }
 

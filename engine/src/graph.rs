@@ -94,32 +94,35 @@ impl Graph {
         if let Some(missing) = llb::missing(&op) {
             return Err(GraphError::Incomplete { op: op.kind.summary(), missing });
         }
-        let encoded = llb::encode_op(&op);
-        self.insert(op, encoded.into_boxed_slice(), metadata)
+        let inputs = op.kind.inputs();
+        let encoded = llb::encode_op(&op, &inputs).into_boxed_slice();
+        self.insert(Vertex { digest: Digest::of(&encoded), op, encoded, metadata }, &inputs)
     }
 
     /// Adds a vertex by its `pb.Op` bytes, which it keeps.
     pub fn add_encoded(&mut self, encoded: &[u8], metadata: Metadata) -> Result<Digest, DecodeError> {
         let op = llb::decode_op(encoded)?;
-        Ok(self.insert(op, encoded.into(), metadata)?)
+        Ok(self.add_decoded(Vertex { digest: Digest::of(encoded), op, encoded: encoded.into(), metadata })?)
     }
 
-    fn insert(&mut self, op: Op, encoded: Box<[u8]>, metadata: Metadata) -> Result<Digest, GraphError> {
-        let digest = Digest::of(&encoded);
+    /// Adds a vertex whose digest and op are those of its bytes.
+    pub(crate) fn add_decoded(&mut self, vertex: Vertex) -> Result<Digest, GraphError> {
+        let inputs = vertex.op.kind.inputs();
+        self.insert(vertex, &inputs)
+    }
+
+    fn insert(&mut self, vertex: Vertex, inputs: &[Edge]) -> Result<Digest, GraphError> {
+        let digest = vertex.digest;
         if let Some(&node) = self.index.get(&digest) {
-            Arc::make_mut(&mut self.dag[node]).metadata.absorb(metadata);
+            Arc::make_mut(&mut self.dag[node]).metadata.absorb(vertex.metadata);
             return Ok(digest);
         }
-        let inputs = op
-            .kind
-            .inputs()
-            .into_iter()
-            .map(|edge| match self.index.get(&edge.vertex) {
-                Some(&node) => Ok((node, edge.output)),
-                None => Err(GraphError::UnknownInput { op: op.kind.summary(), input: edge.vertex }),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let node = self.dag.add_node(Arc::new(Vertex { digest, op, encoded, metadata }));
+        let known = |edge: &Edge| match self.index.get(&edge.vertex) {
+            Some(&node) => Ok((node, edge.output)),
+            None => Err(GraphError::UnknownInput { op: vertex.op.kind.summary(), input: edge.vertex }),
+        };
+        let inputs = inputs.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+        let node = self.dag.add_node(Arc::new(vertex));
         for (input, output) in inputs {
             self.dag.add_edge(input, node, output);
         }

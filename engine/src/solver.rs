@@ -197,6 +197,13 @@ pub struct FileInfo {
     pub link_name: String,
 }
 
+impl FileInfo {
+    /// Says whether it is a folder.
+    pub fn is_dir(&self) -> bool {
+        self.mode & 0o170_000 == 0o040_000
+    }
+}
+
 /// What changed since the last message: a solver's progress is a stream of these.
 ///
 /// A vertex may be spoken of several times, start several times and complete several times, and

@@ -45,8 +45,11 @@ pub struct Plan {
     /// The image's OCI config (JSON) without `rootfs`.
     pub config: Vec<u8>,
     /// What the release adds to the runtime image. Shared objects that the runtime lacks come on
-    /// top; which ones is decided in the step `rocheuser and shared objects`.
+    /// top; which ones is decided in the step that lays everything out.
     pub contents: Vec<Entry>,
+    /// The tree with everything that the image gains over its base; absent where that is not one
+    /// tree.
+    pub overlay: Option<Edge>,
     /// The images that the plan stands on: the build image, then the runtime image if there is one.
     pub bases: Vec<BaseImage>,
     /// What the user should know, one line each.
@@ -122,21 +125,23 @@ pub fn plan(project: &Project, release: &Release, build: &BaseImage, runtime: Op
 
     let mut graph = Graph::new();
     let build_image = stage::image(&mut graph, platform, build, "build image")?;
-    let built = builder::add(&mut graph, platform, build_image, &build_config, project)?;
+    let scripts = stage::scripts(&mut graph, &[builder::SCRIPT, runtime::SCRIPT])?;
+    let built = builder::add(&mut graph, platform, build_image, scripts, &build_config, project)?;
     let service = *built.last().expect("the builder stage has vertices");
     let runtime_image = runtime.map(|image| stage::image(&mut graph, platform, image, "runtime image")).transpose()?;
-    let added = runtime::add(&mut graph, platform, service.into(), &build_config, runtime_image, release.entrypoint)?;
+    let added = runtime::add(&mut graph, platform, service.into(), scripts, &build_config, runtime_image, release.entrypoint)?;
 
     let stages = vec![
-        Stage { name: "builder", vertices: std::iter::once(build_image).chain(built).collect() },
-        Stage { name: "runtime", vertices: runtime_image.into_iter().chain([added.prepare, added.image]).collect() },
+        Stage { name: "builder", vertices: [build_image, scripts].into_iter().chain(built).collect() },
+        Stage { name: "runtime", vertices: runtime_image.into_iter().chain([added.overlay.vertex, added.image]).collect() },
     ];
     Ok(Plan {
         graph,
         target: added.image.into(),
         stages,
         config: runtime_config.release(platform, &release.labels, release.entrypoint),
-        contents: contents(&added),
+        contents: contents(added.overlay.vertex),
+        overlay: Some(added.overlay),
         bases: std::iter::once(build).chain(runtime).cloned().collect(),
         notices,
     })
@@ -169,20 +174,15 @@ pub(crate) fn config(image: &BaseImage, platform: &Platform, notices: &mut Vec<S
     Ok(config)
 }
 
-fn contents(added: &runtime::Runtime) -> Vec<Entry> {
-    let entry = |path: String, kind, mode, owner, vertex| Entry { path, kind, mode, owner, size_bytes: None, vertex };
-    let mut entries = vec![
-        entry("/etc/group".to_owned(), EntryKind::File, Some(0o644), "root", added.prepare),
-        entry("/etc/passwd".to_owned(), EntryKind::File, Some(0o644), "root", added.prepare),
-        entry(runtime::FOLDER.to_owned(), EntryKind::Folder, Some(0o755), "root", added.image),
-    ];
-    let files = runtime::FILES.iter().map(|(_, name)| format!("{}/{name}", runtime::FOLDER));
-    entries.extend(files.map(|path| entry(path, EntryKind::File, None, runtime::USER, added.image)));
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
+fn contents(vertex: Digest) -> Vec<Entry> {
+    let entry = |path: String, kind, mode, owner| Entry { path, kind, mode, owner, size_bytes: None, vertex };
+    let mut entries = vec![entry(runtime::FOLDER.to_owned(), EntryKind::Folder, Some(0o755), "root")];
+    let files = runtime::FILES.iter().map(|name| format!("{}/{name}", runtime::FOLDER));
+    entries.extend(files.map(|path| entry(path, EntryKind::File, None, runtime::USER)));
+    entries.extend(["/etc/group", "/etc/passwd"].map(|path| entry(path.to_owned(), EntryKind::File, Some(0o644), "root")));
     entries
 }
 
-/// Returns the command that the image runs.
 impl std::fmt::Display for Entrypoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

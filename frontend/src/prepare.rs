@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use roche_engine::Graph;
 use roche_engine::oci::Reference;
-use roche_engine::op::{Copy, Exec, File, FileActionKind, Metadata, Mkdir, Mkfile, Platform, Source};
+use roche_engine::op::{Copy, File, FileActionKind, Metadata, Mkdir, Mkfile, Platform, Source};
 
 use crate::plan::{self, BaseImage, Entry, EntryKind, Plan, PlanError, Stage};
 use crate::release::{Checked, Flags, Image, ReleaseError};
@@ -16,7 +16,7 @@ use crate::stage::{self, TIME_NS, builder};
 use crate::template;
 use crate::vendor::{CARGO_CONFIG, FOLDER, Vendored};
 
-const SCRIPT: &str = include_str!("stage/prepare.sh");
+const SCRIPT: (&str, &str) = ("prepare.sh", include_str!("stage/prepare.sh"));
 
 /// The name under which the definition asks for [`Vendored::dir`]; every file in it may be sent,
 /// for cargo checks that none is missing.
@@ -64,7 +64,8 @@ pub fn plan(prepare: &Prepare, base: &BaseImage, crates: &Vendored) -> Result<Pl
     let dest = format!("{}/{FOLDER}", builder::PROJECT);
     kinds.push(Copy { contents_only: true, make_parents: true, timestamp_ns: TIME_NS, ..Copy::new(local, "/", &dest) }.into());
     let project = graph.add(File::chain(Some(image.into()), kinds), Metadata::named("service template and crates"))?;
-    let exec = Exec::new(project, "/", &["/bin/sh", "-c", SCRIPT, "prepare.sh", builder::PROJECT]);
+    let scripts = stage::scripts(&mut graph, &[SCRIPT])?;
+    let exec = stage::run(project, scripts, SCRIPT.0, &[builder::PROJECT]);
     let mut step = builder::step(platform, &config, exec);
     if let roche_engine::op::OpKind::Exec(exec) = &mut step.kind {
         // The project is root's, whoever the toolchain image's user is.
@@ -85,9 +86,10 @@ pub fn plan(prepare: &Prepare, base: &BaseImage, crates: &Vendored) -> Result<Pl
     Ok(Plan {
         graph,
         target: compile.into(),
-        stages: vec![Stage { name: "prepare", vertices: vec![image, local, project, compile] }],
+        stages: vec![Stage { name: "prepare", vertices: vec![image, local, project, scripts, compile] }],
         config: config.prepare(platform, &prepare.labels),
         contents,
+        overlay: None,
         bases: vec![base.clone()],
         notices,
     })
@@ -143,7 +145,7 @@ mod tests {
         let config: serde_json::Value = serde_json::from_slice(&plan.config).unwrap();
         assert_eq!(config["config"], serde_json::json!({ "Env": ["PATH=/bin"], "WorkingDir": "/app-build" }));
         assert_eq!(config["history"].as_array().unwrap().len(), 2);
-        assert_eq!(plan.stages[0].vertices.len(), 4);
+        assert_eq!(plan.stages[0].vertices.len(), 5);
     }
 
     #[test]

@@ -313,8 +313,8 @@ mod tests {
             ..home.lookup()
         };
         let mut order = Vec::new();
-        for forget in [
-            |lookup: &mut Lookup| lookup.builder = None,
+        let forgetting: [fn(&mut Lookup); 8] = [
+            |lookup| lookup.builder = None,
             |lookup| lookup.addr = some("  "),
             |lookup| lookup.buildx_builder = None,
             |lookup| lookup.buildkit_host = some(""),
@@ -322,7 +322,8 @@ mod tests {
             |lookup| lookup.docker_context = None,
             |lookup| lookup.docker_config = None,
             |lookup| lookup.sockets.clear(),
-        ] {
+        ];
+        for forget in forgetting {
             order.push(found(&lookup));
             forget(&mut lookup);
         }

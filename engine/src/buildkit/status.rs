@@ -66,9 +66,15 @@ fn warning(warning: control::VertexWarning) -> Option<WarningProgress> {
     })
 }
 
-/// Reads a time; one outside what the system can hold is no time.
+/// The times that `google.protobuf.Timestamp` allows: the years 1 to 9999.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// Reads a time; one outside what a timestamp may say is no time.
 fn time(timestamp: Timestamp) -> Option<SystemTime> {
     let nanos = u32::try_from(timestamp.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    if !SECONDS.contains(&timestamp.seconds) {
+        return None;
+    }
     let seconds = Duration::from_secs(timestamp.seconds.unsigned_abs());
     let whole = if timestamp.seconds < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(seconds)
@@ -91,6 +97,7 @@ mod tests {
         assert_eq!(at(1, -1), None);
         assert_eq!(at(1, 1_000_000_000), None);
         assert_eq!(at(i64::MAX, 0), None);
+        assert_eq!(at(253_402_300_800, 0), None);
         assert_eq!(at(i64::MIN, 0), None);
     }
 

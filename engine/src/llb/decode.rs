@@ -1,13 +1,14 @@
 //! Bytes to ops and definitions.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use bollard_buildkit_proto::pb;
 use prost::Message as _;
 
 use super::DecodeError;
 use crate::Digest;
-use crate::graph::{Definition, Graph};
+use crate::graph::{Definition, Graph, Vertex};
 use crate::op::{
     Build, CacheSharing, ContentCache, Copy, Diff, Edge, Exec, File, FileAction, FileActionKind, FileInput, Merge, Metadata,
     Mkdir, Mkfile, Mount, MountKind, Network, Op, OpKind, Owner, Platform, ProgressGroup, ProxyEnv, Rm, SecretEnv, Security,
@@ -236,23 +237,46 @@ fn decode_action(position: usize, action: pb::FileAction, inputs: Inputs<'_>) ->
     Ok(FileAction { input: inputs.file(action.input, position)?, output: output(action.output)?, kind })
 }
 
+/// `pb.Definition` with its map as a list, so that repeated keys are seen. The source map is left
+/// out: it says nothing of the vertices.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Entries {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    ops: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "2")]
+    metadata: Vec<MetadataEntry>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct MetadataEntry {
+    #[prost(string, tag = "1")]
+    digest: String,
+    #[prost(message, optional, tag = "2")]
+    metadata: Option<pb::OpMetadata>,
+}
+
 /// Decodes `pb.Definition` bytes; every vertex keeps the bytes that were read.
 pub(crate) fn decode_definition(bytes: &[u8]) -> Result<Definition, DecodeError> {
-    let mut definition = pb::Definition::decode(bytes)?;
-    let terminal = pb::Op::decode(definition.def.pop().ok_or(DecodeError::Target)?.as_slice())?;
+    let Entries { mut ops, metadata } = Entries::decode(bytes)?;
+    let terminal = pb::Op::decode(ops.pop().ok_or(DecodeError::Target)?.as_slice())?;
     let ([target], None) = (terminal.inputs.as_slice(), &terminal.op) else { return Err(DecodeError::Target) };
     let target = Edge {
         vertex: target.digest.parse()?,
         output: u32::try_from(target.index).map_err(|_| DecodeError::Index { what: "output", index: target.index })?,
     };
-    let mut graph = Graph::new();
-    for encoded in &definition.def {
-        let metadata = definition.metadata.remove(&Digest::of(encoded).to_string());
-        let digest = graph.add_encoded(encoded, Metadata::default())?;
-        if let Some(metadata) = metadata {
-            let own = graph.vertex(digest).map_or_else(Vec::new, |vertex| vertex.op.kind.caps());
-            graph.add_encoded(encoded, decode_metadata(metadata, &own))?;
+    let mut by_digest = HashMap::with_capacity(metadata.len());
+    for entry in metadata {
+        let digest: Digest = entry.digest.parse()?;
+        if by_digest.insert(digest, entry.metadata.unwrap_or_default()).is_some() {
+            return Err(DecodeError::Metadata(digest));
         }
+    }
+    let mut graph = Graph::new();
+    for encoded in ops {
+        let digest = Digest::of(&encoded);
+        let op = decode_op(&encoded)?;
+        let metadata = by_digest.remove(&digest).map_or_else(Metadata::default, |read| decode_metadata(read, &op.kind.caps()));
+        graph.add_decoded(Vertex { digest, op, encoded: encoded.into_boxed_slice(), metadata })?;
     }
     if graph.vertex(target.vertex).is_none() {
         return Err(DecodeError::Target);

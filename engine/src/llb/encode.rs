@@ -13,34 +13,71 @@ use crate::op::{
 const NO_INPUT: i64 = -1;
 const NO_OUTPUT: i64 = -1;
 const KEEP: i64 = -1;
+/// `sha256:` and 64 hex digits.
+const DIGEST_LEN: usize = 71;
 
-/// Encodes an op as `pb.Op`.
+/// Encodes an op as `pb.Op`, given its [`OpKind::inputs`].
 ///
 /// Go's encoder writes the oneof after the fields 1, 10 and 11, prost by field number: the two
 /// parts are encoded apart.
-pub(crate) fn encode_op(op: &Op) -> Vec<u8> {
-    let inputs = op.kind.inputs();
+pub(crate) fn encode_op(op: &Op, inputs: &[Edge]) -> Vec<u8> {
     let head = pb::Op {
-        inputs: inputs.iter().map(input).collect(),
+        inputs: Vec::new(),
         platform: op.platform.as_ref().map(platform),
         // Go's client always sends the message, empty or not.
         constraints: Some(pb::WorkerConstraints { filter: op.constraints.clone() }),
         op: None,
     };
-    let mut bytes = head.encode_to_vec();
-    match &op.kind {
-        OpKind::Exec(exec) => pb::op::Op::Exec(exec_op(exec, &inputs)).encode(&mut bytes),
-        OpKind::File(file) => pb::op::Op::File(file_op(file, &inputs)).encode(&mut bytes),
-        OpKind::Merge(merge) => pb::op::Op::Merge(merge_op(merge)).encode(&mut bytes),
-        OpKind::Diff(diff) => pb::op::Op::Diff(diff_op(diff)).encode(&mut bytes),
-        OpKind::Source(source) => put_bytes(&mut bytes, 3, &source_op(source)),
-        OpKind::Build(build) => put_bytes(&mut bytes, 5, &build_op(build)),
+    let kind = match &op.kind {
+        OpKind::Exec(exec) => Kind::Message(pb::op::Op::Exec(exec_op(exec, inputs))),
+        OpKind::File(file) => Kind::Message(pb::op::Op::File(file_op(file, inputs))),
+        OpKind::Merge(merge) => Kind::Message(pb::op::Op::Merge(merge_op(merge))),
+        OpKind::Diff(diff) => Kind::Message(pb::op::Op::Diff(diff_op(diff))),
+        OpKind::Source(source) => Kind::Written(3, source_op(source)),
+        OpKind::Build(build) => Kind::Written(5, build_op(build)),
+    };
+    let len = match &kind {
+        Kind::Message(message) => message.encoded_len(),
+        Kind::Written(tag, bytes) => field_len(*tag, bytes.len()),
+    };
+    // Graphs keep the bytes: one allocation of the right size.
+    let mut bytes = Vec::with_capacity(inputs.iter().map(input_len).sum::<usize>() + head.encoded_len() + len);
+    for edge in inputs {
+        put_input(&mut bytes, edge);
+    }
+    head.encode_raw(&mut bytes);
+    match kind {
+        Kind::Message(message) => message.encode(&mut bytes),
+        Kind::Written(tag, written) => put_bytes(&mut bytes, tag, &written),
     }
     bytes
 }
 
-fn input(edge: &Edge) -> pb::Input {
-    pb::Input { digest: edge.vertex.to_string(), index: i64::from(edge.output) }
+/// The oneof of an op: prost's, or a field written by hand.
+#[expect(clippy::large_enum_variant, reason = "it lives for a few lines, on the stack")]
+enum Kind {
+    Message(pb::op::Op),
+    Written(u32, Vec<u8>),
+}
+
+/// Writes a `pb.Input` of an op.
+fn put_input(into: &mut Vec<u8>, edge: &Edge) {
+    encode_key(1, WireType::LengthDelimited, into);
+    encode_varint(input_body_len(edge) as u64, into);
+    put_bytes(into, 1, &edge.vertex.text());
+    if edge.output != 0 {
+        encode_key(2, WireType::Varint, into);
+        encode_varint(edge.output.into(), into);
+    }
+}
+
+fn input_len(edge: &Edge) -> usize {
+    field_len(1, input_body_len(edge))
+}
+
+fn input_body_len(edge: &Edge) -> usize {
+    let output = if edge.output == 0 { 0 } else { key_len(2) + encoded_len_varint(edge.output.into()) };
+    field_len(1, DIGEST_LEN) + output
 }
 
 fn platform(platform: &Platform) -> pb::Platform {
@@ -277,7 +314,8 @@ fn build_op(build: &Build) -> Vec<u8> {
 /// Encodes a definition as `pb.Definition`: the ops, the metadata sorted by digest, and an empty
 /// source location for every vertex, as Go's client sends them.
 pub(crate) fn encode_definition(definition: &Definition) -> Vec<u8> {
-    let terminal = pb::Op { inputs: vec![input(&definition.target())], ..Default::default() }.encode_to_vec();
+    let mut terminal = Vec::new();
+    put_input(&mut terminal, &definition.target());
     let ops: usize = definition.vertices().map(|vertex| vertex.encoded.len() + 5).sum();
     let mut bytes = Vec::with_capacity(ops + terminal.len() + 320 * definition.vertices().len());
     for vertex in definition.vertices() {
@@ -290,55 +328,54 @@ pub(crate) fn encode_definition(definition: &Definition) -> Vec<u8> {
         definition.vertices().map(|vertex| (vertex.digest, Some(vertex))).collect();
     by_digest.push((terminal_digest, None));
     by_digest.sort_unstable_by_key(|(digest, _)| *digest);
-    for (digest, vertex) in &by_digest {
-        let metadata = vertex.map_or_else(|| terminal_metadata(definition), op_metadata);
-        put_entry(&mut bytes, 2, &digest.to_string(), &metadata);
-    }
-
+    let mut metadata = Vec::new();
     let mut source = Vec::with_capacity(80 * by_digest.len());
     for (digest, vertex) in &by_digest {
-        if vertex.is_some() {
-            put_entry(&mut source, 1, &digest.to_string(), &[]);
+        let key = digest.text();
+        metadata.clear();
+        match vertex {
+            Some(vertex) => {
+                put_metadata(&mut metadata, vertex);
+                put_entry(&mut source, 1, key, &[]);
+            }
+            None => put_terminal_metadata(&mut metadata, definition),
         }
+        put_entry(&mut bytes, 2, key, &metadata);
     }
     put_bytes(&mut bytes, 3, &source);
     bytes
 }
 
-/// `pb.OpMetadata` of a vertex; by hand because of its maps (see [`put_entry`]).
-fn op_metadata(vertex: &Vertex) -> Vec<u8> {
+/// Writes the `pb.OpMetadata` of a vertex; by hand because of its maps (see [`put_entry`]).
+fn put_metadata(bytes: &mut Vec<u8>, vertex: &Vertex) {
     let Metadata { ignore_cache, description, export_cache, caps: extra, progress_group } = &vertex.metadata;
-    let mut bytes = Vec::new();
     if *ignore_cache {
         bytes.extend([0x08, 1]);
     }
     for (key, value) in description {
-        put_entry(&mut bytes, 2, key, value.as_bytes());
+        put_entry(bytes, 2, key, value.as_bytes());
     }
     if let Some(value) = *export_cache {
-        put_bytes(&mut bytes, 4, &pb::ExportCache { value }.encode_to_vec());
+        put_bytes(bytes, 4, &pb::ExportCache { value }.encode_to_vec());
     }
     let mut caps = vertex.op.kind.caps();
     // Go's client leaves the others out of the metadata; they are asked of the solver beforehand.
     caps.retain(|cap| !cap.starts_with("file.") || *cap == "file.base");
     caps.extend(extra.iter().map(|cap| &**cap));
-    put_caps(&mut bytes, caps);
+    put_caps(bytes, caps);
     if let Some(ProgressGroup { id, name, weak }) = progress_group {
         let group = pb::ProgressGroup { id: id.clone(), name: name.clone(), weak: *weak };
-        put_bytes(&mut bytes, 6, &group.encode_to_vec());
+        put_bytes(bytes, 6, &group.encode_to_vec());
     }
-    bytes
 }
 
-fn terminal_metadata(definition: &Definition) -> Vec<u8> {
+fn put_terminal_metadata(bytes: &mut Vec<u8>, definition: &Definition) {
     let any = |wanted: fn(&Metadata) -> bool| definition.vertices().any(|vertex| wanted(&vertex.metadata));
     let mut caps = vec!["constraints", "platform"];
     caps.extend(any(|metadata| metadata.ignore_cache).then_some("meta.ignorecache"));
     caps.extend(any(|metadata| !metadata.description.is_empty()).then_some("meta.description"));
     caps.extend(any(|metadata| metadata.export_cache.is_some()).then_some("meta.exportcache"));
-    let mut bytes = Vec::new();
-    put_caps(&mut bytes, caps);
-    bytes
+    put_caps(bytes, caps);
 }
 
 /// Writes the map of `pb.OpMetadata.caps`, whose values are all true.
@@ -346,11 +383,16 @@ fn put_caps(into: &mut Vec<u8>, mut caps: Vec<&str>) {
     caps.sort_unstable();
     caps.dedup();
     for cap in caps {
-        let mut entry = Vec::with_capacity(cap.len() + 4);
-        put_bytes(&mut entry, 1, cap.as_bytes());
-        entry.extend([0x10, 1]);
-        put_bytes(into, 5, &entry);
+        encode_key(5, WireType::LengthDelimited, into);
+        encode_varint((field_len(1, cap.len()) + 2) as u64, into);
+        put_bytes(into, 1, cap.as_bytes());
+        into.extend([0x10, 1]);
     }
+}
+
+/// The length of a field of `len` bytes with its key.
+fn field_len(tag: u32, len: usize) -> usize {
+    key_len(tag) + encoded_len_varint(len as u64) + len
 }
 
 fn put_bytes(into: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
@@ -364,10 +406,10 @@ fn put_bytes(into: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
 /// Prost leaves out values that are empty strings or default messages. That is legal protobuf,
 /// but other bytes than Go's, and where the value is a message BuildKit's decoder then stores
 /// nil: a failing vertex crashes the daemon.
-fn put_entry(into: &mut Vec<u8>, tag: u32, key: &str, value: &[u8]) {
-    let field = |len: usize| key_len(1) + encoded_len_varint(len as u64) + len;
+fn put_entry(into: &mut Vec<u8>, tag: u32, key: impl AsRef<[u8]>, value: &[u8]) {
+    let key = key.as_ref();
     encode_key(tag, WireType::LengthDelimited, into);
-    encode_varint((field(key.len()) + field(value.len())) as u64, into);
-    put_bytes(into, 1, key.as_bytes());
+    encode_varint((field_len(1, key.len()) + field_len(2, value.len())) as u64, into);
+    put_bytes(into, 1, key);
     put_bytes(into, 2, value);
 }

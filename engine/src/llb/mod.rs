@@ -41,6 +41,9 @@ pub enum DecodeError {
     /// A digest is not one.
     #[error(transparent)]
     Digest(#[from] crate::digest::DigestError),
+    /// A vertex has more than one metadata entry.
+    #[error("vertex {0} has two metadata entries")]
+    Metadata(crate::Digest),
     /// The last entry does not name the one output that is asked for.
     #[error("the last entry of the definition does not name a target")]
     Target,

@@ -105,7 +105,8 @@ impl Exec {
     }
 
     pub(super) fn caps(&self) -> Vec<&'static str> {
-        let mut caps = vec!["exec.meta.base"];
+        let mut caps = Vec::with_capacity(8);
+        caps.push("exec.meta.base");
         let mut need = |wanted: bool, cap| caps.extend(wanted.then_some(cap));
         need(self.proxy_env.is_some(), "exec.meta.proxyenv");
         need(!self.valid_exit_codes.is_empty(), "exec.validexitcode");

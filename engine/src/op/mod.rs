@@ -77,6 +77,7 @@ impl<K: Into<OpKind>> From<K> for Op {
 
 /// The kinds of op.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most vertices are execs, and a box would be an allocation each")]
 pub enum OpKind {
     /// Brings content in.
     Source(Source),

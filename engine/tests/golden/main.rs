@@ -4,6 +4,8 @@
 //! 2. What is built with this crate, from the Go expression in `NAME.txt`, is the recorded bytes:
 //!    one function per graph, named as the graph, with its vertices in the recorded order.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod exec;
 mod file;
 mod metadata;
@@ -20,8 +22,11 @@ use roche_engine::{Definition, Digest, Graph};
 /// Recorded graphs that no function builds, and why.
 const NOT_BUILT: &[(&str, &str)] = &[("scratch", "Go writes no bytes for an empty tree; a target names a vertex here")];
 
+/// Builds a recorded graph and returns its target.
+type Build = fn(&mut Sketch) -> Edge;
+
 /// A recorded graph's name and the function that builds it.
-type Case = (&'static str, fn(&mut Sketch) -> Edge);
+type Case = (&'static str, Build);
 
 /// Lists functions as [`Case`]s.
 macro_rules! cases {
@@ -94,7 +99,7 @@ fn recorded() -> Vec<(String, Vec<u8>)> {
 }
 
 /// Every function that builds a recorded graph, by the graph's name.
-fn built() -> Vec<(String, fn(&mut Sketch) -> Edge)> {
+fn built() -> Vec<(String, Build)> {
     let lists = [exec::CASES, file::CASES, metadata::CASES, mount::CASES, shape::CASES, source::CASES];
     lists.into_iter().flatten().map(|&(name, build)| (name.replace('_', "-"), build)).collect()
 }

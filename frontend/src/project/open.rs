@@ -41,7 +41,7 @@ pub(crate) struct Read {
 /// (canonical).
 pub(crate) fn read_inside(root: &Path, path: &Path, limit: u64) -> Result<Read, Refusal> {
     let relative = locate_inside(root, path)?;
-    let file = open::beneath(root, &relative).map_err(|error| match error.kind() {
+    let file = system::beneath(root, &relative).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => Refusal::Unreadable(error),
         _ => Refusal::Changed,
     })?;
@@ -103,7 +103,7 @@ fn kind(file_type: FileType) -> Option<&'static str> {
 }
 
 #[cfg(unix)]
-mod open {
+mod system {
     use super::*;
     use rustix::fs::{Mode, OFlags, openat};
 
@@ -122,7 +122,7 @@ mod open {
 }
 
 #[cfg(not(unix))]
-mod open {
+mod system {
     use super::*;
 
     /// Opens `relative` and checks afterwards that it still leads there.
@@ -200,9 +200,9 @@ mod tests {
     fn a_component_that_became_a_link_is_not_followed() {
         let (outer, root) = tree();
         symlink(outer.path(), root.join("swapped")).unwrap();
-        assert!(open::beneath(&root, Path::new("swapped/secret")).is_err());
+        assert!(system::beneath(&root, Path::new("swapped/secret")).is_err());
         symlink(outer.path().join("secret"), root.join("leaf")).unwrap();
-        assert!(open::beneath(&root, Path::new("leaf")).is_err());
+        assert!(system::beneath(&root, Path::new("leaf")).is_err());
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::project::{Project, SourceFile};
 /// Where the service's cargo project stands in a build image.
 pub(crate) const PROJECT: &str = "/app-build";
 
-const SCRIPT: &str = include_str!("compile.sh");
+/// The step's script.
+pub(crate) const SCRIPT: (&str, &str) = ("compile.sh", include_str!("compile.sh"));
 
 /// Adds the vertices between the build image and the compiled service; returns them in order.
 /// The last one's output 0 is the build image's tree with the service.
@@ -18,12 +19,13 @@ pub(crate) fn add(
     graph: &mut Graph,
     platform: &Platform,
     image: Digest,
+    scripts: Digest,
     config: &ImageConfig,
     project: &Project,
 ) -> Result<Vec<Digest>, GraphError> {
     let function = function(graph, project)?;
     let place = format!("{MOUNTS}/function");
-    let compile = Exec::new(image, "/", &["/bin/sh", "-c", SCRIPT, "compile.sh", &place, PROJECT]);
+    let compile = super::run(image, scripts, SCRIPT.0, &[&place, PROJECT]);
     let compile = compile.mount(Mount::readonly(&place, function));
     let compile = graph.add(step(platform, config, compile), Metadata::named("compile roche-service"))?;
     let mut vertices = vec![function, compile];

@@ -8,7 +8,7 @@ pub(crate) mod builder;
 pub(crate) mod config;
 pub(crate) mod runtime;
 
-use roche_engine::op::{Metadata, Op, Platform, Source};
+use roche_engine::op::{Edge, Exec, File, Metadata, Mkfile, Mount, Op, Platform, Source};
 use roche_engine::{Digest, Graph, GraphError};
 
 use crate::plan::BaseImage;
@@ -24,4 +24,23 @@ pub(crate) fn image(graph: &mut Graph, platform: &Platform, image: &BaseImage, r
     let name = format!("{role} {}", image.reference.familiar());
     let source = Source::image(&image.pinned().to_string());
     graph.add(Op::on(platform.clone(), source), Metadata::named(name))
+}
+
+/// Adds a tree with the steps' scripts. As files and not as arguments: what a daemon says of a
+/// step that failed repeats its arguments.
+pub(crate) fn scripts(graph: &mut Graph, scripts: &[(&str, &str)]) -> Result<Digest, GraphError> {
+    let names: Vec<&str> = scripts.iter().map(|&(name, _)| name).collect();
+    let files = scripts.iter().map(|(name, text)| {
+        let (path, data) = (format!("/{name}"), text.as_bytes().to_vec());
+        Mkfile { path, mode: 0o644, data, owner: None, timestamp_ns: TIME_NS }.into()
+    });
+    graph.add(File::chain(None::<Edge>, files), Metadata::named(format!("steps {}", names.join(", "))))
+}
+
+/// Runs a script out of the tree that [`scripts`] gave.
+pub(crate) fn run(root: impl Into<Edge>, scripts: Digest, name: &str, args: &[&str]) -> Exec {
+    let place = format!("{MOUNTS}/steps");
+    let script = format!("{place}/{name}");
+    let args: Vec<&str> = ["/bin/sh", &script].into_iter().chain(args.iter().copied()).collect();
+    Exec::new(root, "/", &args).mount(Mount::readonly(&place, scripts))
 }

@@ -1,14 +1,16 @@
-# runtime.sh SERVICE RUNTIME OUT ENTRYPOINT: writes to OUT what the runtime image
-# lacks: /etc/passwd and /etc/group with rocheuser, and the shared objects that
-# SERVICE needs. RUNTIME is the image's tree (missing: nothing is there at all);
-# ENTRYPOINT is `script` (./run.sh needs a shell) or `direct`.
+# runtime.sh PROJECT RUNTIME OUT ENTRYPOINT: writes to OUT everything that the image
+# gains: /app with the service of PROJECT, /etc/passwd and /etc/group with rocheuser,
+# and the shared objects that the service needs and the runtime image lacks. RUNTIME is
+# that image's tree (missing: nothing is there at all); ENTRYPOINT is `script`
+# (./run.sh needs a shell) or `direct`.
 # Nothing of RUNTIME is run but its loader. Folders in OUT are real ones and have
 # the mode and owner that they have in RUNTIME, so that copying OUT over RUNTIME
 # never replaces a link and changes no folder.
 set -eu
 umask 022
 export LC_ALL=C
-service=$1 runtime=$2 out=$3 entrypoint=$4
+project=$1 runtime=$2 out=$3 entrypoint=$4
+service=$project/target/release/roche-service
 
 fail() {
     printf 'roche: %s\n' "$*" >&2
@@ -113,6 +115,18 @@ if ! has 1 rocheuser "$passwd"; then
     printf 'rocheuser:x:%s:%s::/app:/sbin/nologin\n' "$wanted" "$gid" >>"$passwd"
 fi
 
+# --- the service
+
+while IFS=: read -r name _ id gid _; do
+    if [ "$name" = rocheuser ]; then owner=$id:$gid && break; fi
+done <"$passwd"
+folder /app
+for file in run.sh Cargo.toml target/release/roche-service; do
+    [ -f "$project/$file" ] || fail "the build image gave no $project/$file, which the image is made of"
+    cp -pL "$project/$file" "$out/app/"
+    chown "$owner" "$out/app/${file##*/}"
+done
+
 # --- the shell
 
 if [ "$entrypoint" = script ]; then
@@ -162,7 +176,7 @@ objects() {
     while read -r name arrow path _; do
         if [ "$arrow" = '=>' ]; then
             case $name in
-            /* | libc.musl-*) ;;
+            /* | libc.musl-* | libc.so) ;;
             *) printf '%s %s\n' "$name" "$path" ;;
             esac
         fi

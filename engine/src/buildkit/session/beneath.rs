@@ -50,7 +50,11 @@ fn changed(what: &str) -> io::Error {
 }
 
 fn checked(name: &str) -> io::Result<&str> {
-    if is_name(name) { Ok(name) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a file name"))) }
+    if is_name(name) {
+        Ok(name)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a file name")))
+    }
 }
 
 /// An entry as a listing shows it.
@@ -88,6 +92,8 @@ mod unix {
 
     const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+    // The widths of the system's types differ between systems.
+    #[allow(clippy::unnecessary_cast)]
     impl Dir {
         /// Opens the root; here alone links are followed.
         pub(in super::super) fn root(path: &Path) -> io::Result<Self> {
@@ -123,7 +129,8 @@ mod unix {
                     FileType::Unknown => None,
                     kind => Some(mode::from_unix(kind.as_raw_mode() as u32) & mode::TYPE),
                 };
-                let name = String::from_utf8(name.to_vec()).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+                let name =
+                    String::from_utf8(name.to_vec()).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
                 entries.push(Listed { name, kind });
             }
             sort(&mut entries);
@@ -201,10 +208,8 @@ mod unix {
     }
 
     fn times(mtime_ns: i64) -> Timestamps {
-        let time = rustix::fs::Timespec {
-            tv_sec: mtime_ns.div_euclid(1_000_000_000),
-            tv_nsec: mtime_ns.rem_euclid(1_000_000_000) as _,
-        };
+        let time =
+            rustix::fs::Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) as _ };
         Timestamps { last_access: time, last_modification: time }
     }
 
@@ -278,7 +283,11 @@ mod portable {
 
         pub(in super::super) fn read(&self, name: &str) -> io::Result<(File, Meta)> {
             let meta = self.stat(name)?;
-            if meta.is_file() { Ok((File::open(self.0.join(name))?, meta)) } else { Err(changed("it is no regular file any more")) }
+            if meta.is_file() {
+                Ok((File::open(self.0.join(name))?, meta))
+            } else {
+                Err(changed("it is no regular file any more"))
+            }
         }
 
         pub(in super::super) fn create(&self, name: &str) -> io::Result<File> {

@@ -101,7 +101,9 @@ fn values(metadata: &MetadataMap, key: &str) -> Result<Vec<String>, Status> {
         .iter()
         .map(|value| {
             let bytes = if encoded { unescape(value.as_bytes()) } else { Some(value.as_bytes().to_vec()) };
-            bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| Status::invalid_argument(format!("{key} is not text")))
+            bytes
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .ok_or_else(|| Status::invalid_argument(format!("{key} is not text")))
         })
         .collect()
 }
@@ -133,7 +135,8 @@ struct Transfer {
 impl Transfer {
     async fn run(self, wanted: Wanted, requests: Streaming<Packet>) {
         if let Err(status) = self.exchange(wanted, requests).await {
-            let error = Packet { r#type: PacketType::PacketErr.into(), data: status.message().as_bytes().to_vec(), ..Packet::default() };
+            let error =
+                Packet { r#type: PacketType::PacketErr.into(), data: status.message().as_bytes().to_vec(), ..Packet::default() };
             // A daemon that is gone needs no answer.
             let _ = self.packets.send(Ok(error)).await;
             let _ = self.packets.send(Err(status)).await;
@@ -223,7 +226,7 @@ fn send_stats(
     sent: &Listing,
 ) -> Result<(), FilterError> {
     let filter = Filter::new(local, wanted.include, &wanted.exclude, &wanted.follow)?;
-    let mut send = |stat: Option<Stat>| {
+    let send = |stat: Option<Stat>| {
         let packet = Packet { r#type: PacketType::PacketStat.into(), stat, ..Packet::default() };
         if packets.blocking_send(Ok(packet)).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
@@ -275,7 +278,12 @@ fn place(sent: &[Sent], id: u32) -> (Option<u32>, Vec<Box<str>>) {
     (parent, names)
 }
 
-fn send_content(dir: &Dir, name: &str, asked: &Asked, packets: &mpsc::Sender<Result<Packet, Status>>) -> io::Result<ControlFlow<()>> {
+fn send_content(
+    dir: &Dir,
+    name: &str,
+    asked: &Asked,
+    packets: &mpsc::Sender<Result<Packet, Status>>,
+) -> io::Result<ControlFlow<()>> {
     let (mut file, _) = dir.read(name)?;
     let mut hash = Sha256::new();
     loop {

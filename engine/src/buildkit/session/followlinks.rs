@@ -106,3 +106,62 @@ impl Links<'_> {
         Ok(target(name)?.into_iter().collect())
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn follow(links: &[(&str, &str)], paths: &[&str]) -> Option<Vec<String>> {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (path, target) in links {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+            match *target {
+                "" => std::fs::write(path, "").expect("a file"),
+                target => symlink(target, path).expect("a link"),
+            }
+        }
+        let paths: Vec<_> = paths.iter().map(|path| (*path).to_owned()).collect();
+        follow_links(&Dir::root(dir.path()).expect("a folder"), &paths).expect("paths")
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_root() {
+        let links = [
+            ("bar", "foo"),
+            ("foo/sub/f", ""),
+            ("abs", "/dir/real"),
+            ("dir/real", ""),
+            ("dir/up", "../../../../dir/real"),
+            ("l1", "l2"),
+            ("l2", "dir"),
+            ("w1", "dir/real"),
+            ("w2", "foo/sub"),
+        ];
+        for (paths, expected) in [
+            (&["bar"][..], &["bar", "foo"][..]),
+            (&["bar/sub"], &["bar", "foo/sub"]),
+            (&["/abs"], &["abs", "dir/real"]),
+            (&["dir/up"], &["dir/real", "dir/up"]),
+            (&["l1/real"], &["dir/real", "l1", "l2"]),
+            (&["l1/real", "l1/up"], &["dir/real", "dir/up", "l1", "l2"]),
+            (&["w*"], &["dir/real", "foo/sub", "w*"]),
+            (&["foo", "foo/sub"], &["foo"]),
+            (&["missing/x"], &["missing/x"]),
+            (&["../../etc/passwd"], &["etc/passwd"]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|path| (*path).to_owned()).collect();
+            assert_eq!(follow(&links, paths), Some(expected), "{paths:?}");
+        }
+        assert_eq!(follow(&links, &["bar", "."]), None);
+        assert_eq!(follow(&[("all", "/")], &["all"]), None);
+    }
+
+    #[test]
+    fn loops_end() {
+        assert_eq!(follow(&[("a", "b"), ("b", "a")], &["a"]), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(follow(&[("a", "a/b")], &["a/x"]), Some(vec!["a".to_owned()]));
+    }
+}

@@ -171,7 +171,9 @@ fn run(states: &[State], path: &str) -> bool {
                 State::Char(wanted) => (false, c == *wanted),
                 State::AnyChar => (false, c != '/'),
                 State::AnyName => (c != '/', false),
-                State::Class { negated, ranges } => (false, ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated),
+                State::Class { negated, ranges } => {
+                    (false, ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated)
+                }
                 State::EnterFolders => (false, false),
                 State::Folders => (c != '\n', c == '/'),
                 State::Rest => (c != '\n', false),

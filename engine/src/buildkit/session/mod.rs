@@ -77,7 +77,8 @@ impl Session {
     /// Makes the services that `options` ask for. `id` is unique to the job.
     pub(crate) fn new(id: String, options: &JobOptions) -> Self {
         let failure = Failure::default();
-        let mut methods = vec!["/grpc.health.v1.Health/Check".to_owned(), "/moby.buildkit.secrets.v1.Secrets/GetSecret".to_owned()];
+        let mut methods =
+            vec!["/grpc.health.v1.Health/Check".to_owned(), "/moby.buildkit.secrets.v1.Secrets/GetSecret".to_owned()];
         if !options.locals.is_empty() {
             methods.push("/moby.filesync.v1.FileSync/DiffCopy".to_owned());
         }

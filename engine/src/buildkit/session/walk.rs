@@ -32,10 +32,16 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Reads patterns; `follow` are paths that are included together with what they link to.
-    pub(super) fn new(root: &LocalDir, mut include: Vec<String>, exclude: &[String], follow: &[String]) -> Result<Self, FilterError> {
+    pub(super) fn new(
+        root: &LocalDir,
+        mut include: Vec<String>,
+        exclude: &[String],
+        follow: &[String],
+    ) -> Result<Self, FilterError> {
         if !follow.is_empty() {
             let dir = Dir::root(&root.path).map_err(|source| Error::File { path: root.path.clone(), source })?;
-            let targets = follow_links(&dir, follow).map_err(|(path, source)| Error::File { path: shown(&root.path, &path), source })?;
+            let targets =
+                follow_links(&dir, follow).map_err(|(path, source)| Error::File { path: shown(&root.path, &path), source })?;
             if let Some(targets) = targets {
                 include.extend(targets);
                 if include.iter().any(|path| path == ".") {
@@ -229,7 +235,12 @@ impl Walk<'_> {
         let untold = self.levels.iter().skip(1).rposition(|level| level.index.is_some()).map_or(1, |told| told + 2);
         for i in untold..self.levels.len() {
             let level = &self.levels[i];
-            let stat = Stat { path: self.path[..level.path_len].to_owned(), mode: level.meta.mode, mod_time: FIXED_TIME_NS, ..Stat::default() };
+            let stat = Stat {
+                path: self.path[..level.path_len].to_owned(),
+                mode: level.meta.mode,
+                mod_time: FIXED_TIME_NS,
+                ..Stat::default()
+            };
             let found = Found { parent: self.levels[i - 1].index, name: level.name.clone(), stat };
             self.levels[i].index = Some(self.count);
             self.count += 1;
@@ -276,7 +287,13 @@ fn stat(dir: &Dir, name: &str, kind: u32, buffer: &mut [u8]) -> io::Result<Stat>
     }
     if kind == mode::SYMLINK {
         let linkname = dir.link(name)?;
-        return Ok(Stat { mode: mode::SYMLINK | 0o777, size: linkname.len() as i64, mod_time: FIXED_TIME_NS, linkname, ..Stat::default() });
+        return Ok(Stat {
+            mode: mode::SYMLINK | 0o777,
+            size: linkname.len() as i64,
+            mod_time: FIXED_TIME_NS,
+            linkname,
+            ..Stat::default()
+        });
     }
     let meta = dir.stat(name)?;
     let (devmajor, devminor) = meta.device;
@@ -309,4 +326,164 @@ pub(super) fn content_time_ns(sha256: &[u8; 32]) -> i64 {
     let (head, _) = sha256.split_at(8);
     let number = u64::from_be_bytes(head.try_into().expect("8 bytes"));
     FIXED_TIME_NS + 1 + (number % FORTY_YEARS_NS).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn local(path: &Path) -> LocalDir {
+        LocalDir { path: path.to_owned(), admits: Arc::new(|_, _| true) }
+    }
+
+    fn found(local: &LocalDir, filter: &Filter) -> Vec<(Option<u32>, Stat)> {
+        let mut all = Vec::new();
+        walk(local, filter, &mut |found| {
+            assert!(found.stat.path.ends_with(&found.name));
+            all.push((found.parent, found.stat));
+            ControlFlow::Continue(())
+        })
+        .expect("a walk");
+        all
+    }
+
+    fn paths(local: &LocalDir, include: &[&str], exclude: &[&str], follow: &[&str]) -> Vec<String> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let filter = Filter::new(local, owned(include), &owned(exclude), &owned(follow)).expect("a filter");
+        found(local, &filter).into_iter().map(|(_, stat)| stat.path).collect()
+    }
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a folder");
+        for file in files {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+            std::fs::write(path, file).expect("a file");
+        }
+        dir
+    }
+
+    #[test]
+    fn parents_come_first_and_siblings_by_their_bytes() {
+        let dir = tree(&["a.b", "a/z", "a/b/c", "a-b", "ab", "A", "a0", "é", "~"]);
+        let expected = ["A", "a", "a/b", "a/b/c", "a/z", "a-b", "a.b", "a0", "ab", "~", "é"];
+        assert_eq!(paths(&local(dir.path()), &[], &[], &[]), expected);
+        let all = found(&local(dir.path()), &Filter::default());
+        assert_eq!(all[3].0, Some(2));
+        assert_eq!(all[5].0, None);
+    }
+
+    #[test]
+    fn filters_are_fsutils() {
+        let dir = tree(&["src/main.rs", "src/bin/x.rs", "target/debug/x", "target/keep/y", "Cargo.toml", "docs/a.md"]);
+        let local = local(dir.path());
+        assert_eq!(paths(&local, &["src/bin"], &[], &[]), ["src", "src/bin", "src/bin/x.rs"]);
+        assert_eq!(paths(&local, &["**/*.rs"], &[], &[]), ["src", "src/bin", "src/bin/x.rs", "src/main.rs"]);
+        assert_eq!(paths(&local, &["src/*"], &["**/bin"], &[]), ["src", "src/main.rs"]);
+        assert_eq!(
+            paths(&local, &[], &["target", "!target/keep", "docs", "src"], &[]),
+            ["Cargo.toml", "target", "target/keep", "target/keep/y"]
+        );
+        assert_eq!(paths(&local, &["nothing"], &[], &[]), [""; 0]);
+        assert_eq!(paths(&local, &[], &["**"], &[]), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_admitted_is_neither_told_of_nor_entered() {
+        let dir = tree(&[".env", "a/.env", "a/b", "secret/x/y"]);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let admits = {
+            let (asked, root) = (Arc::clone(&asked), dir.path().to_owned());
+            Arc::new(move |path: &str, full: &Path| {
+                assert_eq!(full, root.join(path));
+                asked.lock().expect("a lock").push(path.to_owned());
+                !path.ends_with(".env") && path != "secret"
+            })
+        };
+        let local = LocalDir { path: dir.path().to_owned(), admits };
+        assert_eq!(paths(&local, &["**", "**/.env", "secret/x/y"], &["!**/.env"], &[".env"]), ["a", "a/b"]);
+        assert_eq!(*asked.lock().expect("a lock"), [".env", "a", "a/.env", "a/b", "secret"]);
+    }
+
+    #[test]
+    fn times_are_a_function_of_content() {
+        let dir = tree(&["a", "b/a"]);
+        std::fs::write(dir.path().join("b/a"), "a").expect("a file");
+        let times =
+            |dir: &Path| found(&local(dir), &Filter::default()).into_iter().map(|(_, stat)| stat.mod_time).collect::<Vec<_>>();
+        let before = times(dir.path());
+        assert_eq!(before[0], before[2]);
+        assert_eq!(before[1], FIXED_TIME_NS);
+        assert!(before[0] > FIXED_TIME_NS && before[0] < 1_600_000_000_000_000_000);
+        let path = dir.path().join("a");
+        let modified = std::fs::metadata(&path).and_then(|found| found.modified()).expect("a time");
+        std::fs::write(&path, "b").expect("a file");
+        std::fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(modified)).expect("a time");
+        assert_ne!(times(dir.path())[0], before[0]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn special_files_are_never_opened_and_links_never_followed() {
+        let dir = tree(&["f"]);
+        let at = |name: &str| dir.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::from_raw_mode(0o600)).expect("a pipe");
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).expect("a socket");
+        std::os::unix::fs::symlink("/etc", at("link")).expect("a link");
+        std::fs::hard_link(at("f"), at("g")).expect("a hard link");
+        let all = found(&local(dir.path()), &Filter::default());
+        let seen: Vec<_> =
+            all.iter().map(|(_, stat)| (stat.path.as_str(), stat.mode & mode::TYPE, stat.size, stat.linkname.as_str())).collect();
+        assert_eq!(seen, [("f", 0, 1, ""), ("g", 0, 1, ""), ("link", mode::SYMLINK, 4, "/etc"), ("pipe", mode::PIPE, 0, "")]);
+        assert!(all.iter().all(|(_, stat)| (stat.uid, stat.gid) == (0, 0)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn ten_thousand_nested_folders_are_walked() {
+        const DEPTH: usize = 10_000;
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut open = Dir::root(dir.path()).expect("a folder");
+        for _ in 0..DEPTH {
+            open.make_dir("d").expect("a folder");
+            open.create("e").expect("a file");
+            open = open.dir("d").expect("a folder");
+        }
+        let mut count = 0;
+        walk(&local(dir.path()), &Filter::default(), &mut |found| {
+            assert_eq!(
+                found.parent,
+                if count == 0 || found.stat.path == "e" { None } else { Some(found.stat.path.len() as u32 / 2 - 1) }
+            );
+            count += 1;
+            ControlFlow::Continue(())
+        })
+        .expect("a walk");
+        assert_eq!(count, 2 * DEPTH);
+        // std's own removal opens one descriptor for each level.
+        drop(open);
+        let path = dir.keep();
+        assert!(std::process::Command::new("rm").arg("-rf").arg(path).status().expect("rm runs").success());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_is_not_utf8_is_an_error_unless_it_is_left_out() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let dir = tree(&["a"]);
+        std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"x\xff")), "").expect("a file");
+        let error =
+            walk(&local(dir.path()), &Filter::default(), &mut |_| ControlFlow::Continue(())).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|text| text.contains("not UTF-8")));
+        assert_eq!(paths(&local(dir.path()), &[], &["x*"], &[]), ["a"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_named() {
+        let error = walk(&local(Path::new("/no/such/folder")), &Filter::default(), &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(error, Err(Error::File { path, .. }) if path == Path::new("/no/such/folder")));
+    }
 }

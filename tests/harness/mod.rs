@@ -1,0 +1,87 @@
+//! What the tests are written with.
+//!
+//! - [`Daemon`]: a real dockerd, and questions about its images and containers.
+//! - [`Roche`]: one call of the program, hermetic; [`Ended`] is what came of it.
+//! - [`Project`]: a function project in a folder of its own.
+//! - [`Proxy`]: stands between the program and a daemon, and breaks things.
+//! - [`Trace`]: progress in the rawjson form, read back.
+//!
+//! A test that needs a daemon is a function of `&Daemon` and one macro line:
+//!
+//! ```ignore
+//! on_every_daemon!(an_edit_is_served);
+//! fn an_edit_is_served(daemon: &Daemon) {
+//!     let project = Project::hello("first");
+//!     let tag = daemon.tag();
+//!     Roche::release(daemon, project.root()).tag(&tag).run().succeeds();
+//!     assert_eq!(daemon.serve(&tag.name, &[]).get("/").body, "first");
+//! }
+//! ```
+//!
+//! It then runs as `theme::an_edit_is_served::docker20` and `…::docker26`.
+
+mod build_image;
+mod container;
+mod daemon;
+mod ended;
+mod files;
+mod http;
+mod process;
+mod project;
+mod proxy;
+mod roche;
+mod trace;
+
+pub(crate) use build_image::{dated_2100, with_cargo};
+pub(crate) use container::Container;
+pub(crate) use daemon::{Daemon, Tag, image, registry};
+pub(crate) use ended::Ended;
+pub(crate) use files::{Entry, contains, files};
+pub(crate) use http::request;
+pub(crate) use process::{mebibytes, processes};
+pub(crate) use project::{Project, fixture, unique};
+pub(crate) use proxy::{Fault, Proxy};
+pub(crate) use roche::{Roche, Running};
+pub(crate) use trace::Trace;
+
+/// Makes `#[test]`s of a function of `&Daemon`: one for each daemon that tests run on.
+macro_rules! on_every_daemon {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn docker20() {
+                crate::harness::Daemon::docker20().test(concat!(module_path!(), "::docker20"), super::$name);
+            }
+            #[test]
+            fn docker26() {
+                crate::harness::Daemon::docker26().test(concat!(module_path!(), "::docker26"), super::$name);
+            }
+        }
+    };
+}
+
+/// The same for what only a daemon with the containerd image store can do.
+macro_rules! on_docker26 {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn docker26() {
+                crate::harness::Daemon::docker26().test(concat!(module_path!(), "::docker26"), super::$name);
+            }
+        }
+    };
+}
+
+/// The same for what only the old daemon does.
+macro_rules! on_docker20 {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn docker20() {
+                crate::harness::Daemon::docker20().test(concat!(module_path!(), "::docker20"), super::$name);
+            }
+        }
+    };
+}
+
+pub(crate) use {on_docker20, on_docker26, on_every_daemon};
