@@ -24,7 +24,7 @@ impl Backend {
     pub(crate) fn failure(&self, error: roche_engine::Error) -> Failure {
         let unreachable = matches!(error, roche_engine::Error::Connect { .. });
         let failure = Failure::from(error);
-        if unreachable { failure.hint(format!("the address came from {}", self.origin)) } else { failure }
+        if unreachable { failure.caused_by(format!("the address came from {}", self.origin)) } else { failure }
     }
 }
 

@@ -26,6 +26,26 @@ pub(crate) enum Exit {
     Terminated = 143,
 }
 
+impl Exit {
+    /// Says what helps against every failure of a kind; failures that know better say that.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Build => "correct what the step complains of; --progress plain shows all that it wrote",
+            Self::Usage => "roche release --help lists what can be said",
+            Self::Project => "a project is a functions.rs, or src/functions.rs, with `pub fn handler() -> tide::Server<()>`; roche init writes one",
+            Self::Configuration => "correct the file that is named, or remove it",
+            Self::Unreachable => "start a daemon (sudo systemctl start docker), or name one: --addr unix:///run/buildkit/buildkitd.sock",
+            Self::Daemon => "run the same command again, what was finished is cached; the daemon's own log says why it failed",
+            Self::Registry => "check the name of the image, and that you are logged in: docker login REGISTRY",
+            Self::Integrity => "run the same command again; if it says the same, what was fetched is not what its name promises",
+            Self::Resource => "make room, or raise the limit that is named, and run the same command again",
+            Self::Policy => "release without the file that is named",
+            Self::Transient => "run the same command again",
+            Self::Interrupted | Self::Terminated => "run the same command again: what was finished is cached",
+        }
+    }
+}
+
 /// A failure as the user sees it: one line, what caused it, and what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -59,6 +79,12 @@ impl Failure {
         Self { exit, message: message.into(), causes: Vec::new(), hints: Vec::new() }
     }
 
+    /// Adds what led to the failure.
+    pub(crate) fn caused_by(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
     /// Adds what the user can do; best a command to paste.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -71,7 +97,9 @@ impl Failure {
         for cause in &self.causes {
             let _ = writeln!(lines, "caused by: {}", text::one_line(cause));
         }
-        for (i, hint) in self.hints.iter().enumerate() {
+        let general = [self.exit.remedy().to_owned()];
+        let hints = if self.hints.is_empty() { &general[..] } else { &self.hints };
+        for (i, hint) in hints.iter().enumerate() {
             let _ = writeln!(lines, "{}hint: {}", if i == 0 { "\n" } else { "" }, text::one_line(hint));
         }
         lines
@@ -102,11 +130,8 @@ impl From<EngineError> for Failure {
             }
             EngineError::Connect { reason, .. } if reason.to_lowercase().contains("permission denied") => failure
                 .hint("add yourself to the group that owns the socket: sudo usermod -aG docker \"$USER\", then log in again"),
-            EngineError::Connect { .. } => {
-                failure.hint("start a daemon (sudo systemctl start docker), or name one: --addr unix:///run/buildkit/buildkitd.sock")
-            }
+            EngineError::Unsupported { .. } => failure.hint("use a newer daemon, or leave out what it lacks"),
             EngineError::Credentials(_) => failure.hint("log in again: docker login REGISTRY"),
-            EngineError::Registry { transient: true, .. } => failure.hint("run the same command again"),
             _ => failure,
         }
     }
@@ -175,6 +200,11 @@ mod tests {
     fn a_failure_is_one_line_its_causes_and_its_hints() {
         let failure = Failure::say(Exit::Usage, "bad\u{1b}[2J tag\nsecond").hint("first").hint("second");
         assert_eq!(failure.render(), "error: bad tag; second\n\nhint: first\nhint: second\n");
+    }
+
+    #[test]
+    fn a_failure_without_a_hint_of_its_own_still_says_what_helps() {
+        assert!(Failure::say(Exit::Daemon, "gone").render().ends_with("failed\n"));
     }
 
     #[test]

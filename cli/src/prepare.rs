@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use roche_engine::solver::{Job, JobOptions, LocalDir, ResolveMode};
-use roche_frontend::plan::BaseImage;
 use roche_frontend::prepare::{self, Prepare};
 use roche_frontend::release::Flags;
 use roche_frontend::vendor;

@@ -193,5 +193,6 @@ pub(crate) fn image(name: &str) -> String {
 }
 
 fn setting(variable: &str) -> String {
-    env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: use tests/run, or tests/setup/daemons start and its env file"))
+    env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: use tests/run, or tests/setup/daemons start and its env file"))
 }

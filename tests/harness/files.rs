@@ -94,7 +94,8 @@ impl<'a> Copy<'a> {
         docker.args(["cp", &format!("{}:{path}", self.name), "-"]).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut docker = docker.spawn().expect("docker runs");
         let stream = docker.stdout.take().expect("piped");
-        let unpacked = Command::new("tar").args(["--numeric-owner", "-xpf", "-"]).current_dir(folder.path()).stdin(stream).output();
+        let unpacked =
+            Command::new("tar").args(["--numeric-owner", "-xpf", "-"]).current_dir(folder.path()).stdin(stream).output();
         let copied = docker.wait().expect("docker runs").success();
         (unpacked.expect("tar runs").status.success() && copied).then_some(folder)
     }

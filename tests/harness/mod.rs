@@ -32,7 +32,7 @@ mod proxy;
 mod roche;
 mod trace;
 
-pub(crate) use build_image::{dated_2100, with_cargo};
+pub(crate) use build_image::{Sleeping, dated_2100, with_cargo};
 pub(crate) use container::Container;
 pub(crate) use daemon::{Daemon, Tag, image, registry};
 pub(crate) use ended::Ended;

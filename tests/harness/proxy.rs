@@ -2,6 +2,7 @@
 //!
 //! Invariant: until the fault, bytes pass unchanged and in order both ways.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -42,6 +43,8 @@ struct State {
     from_daemon: AtomicU64,
     over: AtomicBool,
     open: Mutex<Vec<UnixStream>>,
+    /// What the program has sent, by connection.
+    sent: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Proxy {
@@ -55,6 +58,7 @@ impl Proxy {
             from_daemon: AtomicU64::new(0),
             over: AtomicBool::new(false),
             open: Mutex::new(Vec::new()),
+            sent: Mutex::new(Vec::new()),
         });
         let accepting = Arc::clone(&state);
         thread::spawn(move || {
@@ -79,6 +83,12 @@ impl Proxy {
     /// How many bytes the daemon has sent.
     pub(crate) fn bytes_from_daemon(&self) -> u64 {
         self.state.from_daemon.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of each request that the program has made over HTTP/2, gRPC's framing included.
+    pub(crate) fn requests(&self) -> Vec<Vec<u8>> {
+        let sent = self.state.sent.lock().expect("no pump panics");
+        sent.iter().flat_map(|connection| bodies(connection)).collect()
     }
 
     /// Closes all connections, and every later one at once: the daemon has died.
@@ -116,20 +126,30 @@ impl State {
         if self.over.load(Ordering::SeqCst) {
             return self.cut();
         }
+        let connection = {
+            let mut sent = self.sent.lock().expect("no pump panics");
+            sent.push(Vec::new());
+            sent.len() - 1
+        };
         thread::scope(|scope| {
-            scope.spawn(|| self.pump(&client, &daemon, false));
-            self.pump(&daemon, &client, true);
+            scope.spawn(|| self.pump(&client, &daemon, Some(connection)));
+            self.pump(&daemon, &client, None);
         });
     }
 
-    /// Passes bytes on until they end or the fault comes.
-    fn pump(&self, mut from: &UnixStream, mut to: &UnixStream, from_daemon: bool) {
+    /// Passes bytes on until they end or the fault comes; `connection` is the program's, and
+    /// absent where the daemon is the one that sends.
+    fn pump(&self, mut from: &UnixStream, mut to: &UnixStream, connection: Option<usize>) {
+        let from_daemon = connection.is_none();
         let limit = match self.fault {
             Fault::CutAfter(limit) | Fault::StallAfter(limit) => limit,
             _ => u64::MAX,
         };
         let mut buffer = vec![0; 16384];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if let Some(connection) = connection {
+                self.sent.lock().expect("no pump panics")[connection].extend_from_slice(&buffer[..count]);
+            }
             let mut passing = count as u64;
             if from_daemon {
                 let before = self.from_daemon.fetch_add(passing, Ordering::SeqCst);
@@ -176,4 +196,24 @@ impl Drop for Proxy {
 fn swallow(client: &mut UnixStream) {
     let _ = client.set_read_timeout(None);
     while let Ok(1..) = client.read(&mut [0; 4096]) {}
+}
+
+/// The bodies of the requests in an HTTP/2 client's bytes (RFC 9113, section 4.1), by stream; none
+/// where the bytes are not such a client's.
+fn bodies(sent: &[u8]) -> Vec<Vec<u8>> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const DATA: u8 = 0;
+    const PADDED: u8 = 8;
+    let Some(start) = sent.windows(PREFACE.len()).position(|window| window == PREFACE) else { return Vec::new() };
+    let (mut bodies, mut rest) = (BTreeMap::<u32, Vec<u8>>::new(), &sent[start + PREFACE.len()..]);
+    while let Some((&[a, b, c, kind, flags, s0, s1, s2, s3], after)) = rest.split_first_chunk() {
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        let Some((payload, after)) = after.split_at_checked(length) else { break };
+        if kind == DATA {
+            assert_eq!(flags & PADDED, 0, "padded frames are not read here");
+            bodies.entry(u32::from_be_bytes([s0, s1, s2, s3])).or_default().extend_from_slice(payload);
+        }
+        rest = after;
+    }
+    bodies.into_values().collect()
 }

@@ -90,6 +90,7 @@ impl Roche {
     }
 
     /// Runs as the user nobody, with a copy of the program that nobody may read.
+    #[expect(clippy::wrong_self_convention, reason = "a call is put together by value")]
     pub(crate) fn as_nobody(mut self) -> Self {
         let copy = self.home.path().join("roche");
         fs::copy(self.command.get_program(), &copy).expect("the program is copied");
@@ -146,20 +147,6 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Waits until standard error holds a text.
-    #[track_caller]
-    pub(crate) fn wait_for_stderr(&mut self, text: &str) {
-        while !self.stderr.text().contains(text) {
-            let ended = self.poll();
-            assert!(
-                ended.is_none() && self.started.elapsed() < PATIENCE,
-                "{} never said {text:?} ({ended:?}):\n{}",
-                self.line,
-                self.stderr.text()
-            );
-        }
-    }
-
     /// Fails the test where the call has ended already.
     #[track_caller]
     pub(crate) fn check_alive(&mut self) {

@@ -18,8 +18,10 @@ pub(crate) struct Trace {
 pub(crate) struct Vertex {
     /// What people are shown.
     pub(crate) name: String,
-    /// Whether its result came from a cache.
+    /// Whether its result came from a cache. (The layers of such a result may be fetched later on.)
     pub(crate) cached: bool,
+    /// Its inputs.
+    inputs: Vec<String>,
     /// Whether it completed.
     pub(crate) completed: bool,
     /// Why it failed, if it did.
@@ -36,7 +38,8 @@ impl Trace {
             for vertex in list(&message["vertexes"]) {
                 let known = trace.vertices.entry(text(&vertex["digest"])).or_default();
                 known.name = text(&vertex["name"]);
-                known.cached = vertex["cached"].as_bool().unwrap_or(false);
+                known.cached |= vertex["cached"].as_bool().unwrap_or(false);
+                known.inputs.extend(list(&vertex["inputs"]).iter().map(text));
                 known.completed |= vertex["completed"].is_string();
                 known.error = text(&vertex["error"]);
             }
@@ -48,11 +51,23 @@ impl Trace {
         trace
     }
 
-    /// The vertices that a definition gave, without those that a daemon adds by itself.
+    /// The vertices that a definition gave, without what daemon and client do beside it.
     pub(crate) fn of_the_definition(&self) -> impl Iterator<Item = (&String, &Vertex)> {
         const OWN: [&str; 8] =
-            ["exporting", "[internal]", "[auth]", "pushing", "importing cache", "preparing", "resolve image", "sending"];
+            ["exporting", "[internal]", "[auth]", "pushing", "importing cache", "preparing", "resolve ", "sending"];
         self.vertices.iter().filter(|(_, vertex)| !OWN.iter().any(|start| vertex.name.starts_with(start)))
+    }
+
+    /// The names of the vertices whose work was done, and not taken from a cache.
+    ///
+    /// Of a vertex that has no inputs (an image, a constant file) a daemon computes the cache key
+    /// and says no more, neither that it was cached nor that it was not, where nothing asks for its
+    /// result. So it counts as done only where one that takes it was done too.
+    pub(crate) fn done(&self) -> Vec<&str> {
+        let done = |vertex: &Vertex| !vertex.cached;
+        let needed = |digest: &String| self.vertices.values().any(|v| v.inputs.contains(digest) && done(v));
+        let vertices = self.of_the_definition().filter(|(digest, v)| done(v) && (!v.inputs.is_empty() || needed(digest)));
+        vertices.map(|(_, v)| v.name.as_str()).collect()
     }
 }
 

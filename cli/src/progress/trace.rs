@@ -28,7 +28,6 @@ pub(crate) struct Trace {
 pub(crate) struct VertexTrace {
     /// From 1, in the order of appearance.
     pub(crate) number: usize,
-    pub(crate) digest: Digest,
     pub(crate) name: String,
     pub(crate) started: Option<SystemTime>,
     pub(crate) completed: Option<SystemTime>,
@@ -48,10 +47,9 @@ pub(crate) struct VertexTrace {
 }
 
 impl VertexTrace {
-    fn new(number: usize, digest: Digest) -> Self {
+    fn new(number: usize) -> Self {
         Self {
             number,
-            digest,
             name: String::new(),
             started: None,
             completed: None,
@@ -154,7 +152,7 @@ impl Trace {
     fn position(&mut self, digest: Digest) -> usize {
         *self.index.entry(digest).or_insert_with(|| {
             let number = self.vertices.len() + 1;
-            self.vertices.push(VertexTrace::new(number, digest));
+            self.vertices.push(VertexTrace::new(number));
             number - 1
         })
     }

@@ -117,7 +117,10 @@ fn tcp(rest: &str, protocol: Protocol, tls: bool) -> Result<Place, String> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(bracketed) => {
             let (host, after) = bracketed.split_once(']').ok_or("the bracket of the IPv6 address is not closed")?;
-            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or("expected a port after the bracket")?) })
+            (
+                host,
+                if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or("expected a port after the bracket")?) },
+            )
         }
         None => match authority.rsplit_once(':') {
             Some((host, _)) if host.contains(':') => return Err("put an IPv6 address in brackets: tcp://[::1]:1234".to_owned()),

@@ -49,12 +49,12 @@ impl Connection {
             Protocol::Docker => docker::exporters(address).await?,
             Protocol::Buildkit => Exporters::Standalone,
         };
-        let channel = transport::channel(address).await?;
+        let (channel, fault) = transport::channel(address).await?;
         let mut client = ControlClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
         let asking = client.list_workers(control::ListWorkersRequest::default());
         match tokio::time::timeout(HANDSHAKE_LIMIT, asking).await {
             Ok(Ok(_)) => {}
-            Ok(Err(status)) => return Err(address.refused(unlike(&status))),
+            Ok(Err(status)) => return Err(address.refused(unlike(&status, fault.text(), address))),
             Err(_) => return Err(address.refused(format!("it did not answer within {} s", HANDSHAKE_LIMIT.as_secs()))),
         }
         let (tell, lost) = watch::channel(None);
@@ -113,11 +113,17 @@ impl Connection {
 }
 
 /// Says what a first answer tells of who answered.
-fn unlike(status: &Status) -> String {
+fn unlike(status: &Status, fault: Option<String>, address: &Address) -> String {
     match status.code() {
+        _ if fault::is_lost(status) && fault.is_some() => {
+            format!("it closed the connection: {}", fault.unwrap_or_default())
+        }
         _ if fault::is_lost(status) => {
             let cause = std::error::Error::source(status).map(causes).unwrap_or_default();
-            format!("it does not speak BuildKit's gRPC: {cause}")
+            // Where a write fails first, TLS's word on the matter is never read.
+            let uncertified = address.tls.as_ref().is_some_and(|tls| tls.identity.is_none());
+            let guess = if uncertified { " (it may ask for a client certificate)" } else { "" };
+            format!("it does not speak BuildKit's gRPC: {cause}{guess}")
         }
         Code::Unimplemented => "it speaks gRPC but is no BuildKit daemon".to_owned(),
         _ => format!("it refuses to answer: {}", status.message()),

@@ -40,7 +40,8 @@ pub(super) async fn exporters(address: &Address) -> Result<Exporters, Error> {
         .map_err(|error| odd(error.to_string()))?
         .to_bytes();
     let info: Info = serde_json::from_slice(&bytes).map_err(|error| odd(error.to_string()))?;
-    let containerd = info.driver_status.unwrap_or_default().iter().any(|(key, value)| key == "driver-type" && value.contains("containerd"));
+    let containerd =
+        info.driver_status.unwrap_or_default().iter().any(|(key, value)| key == "driver-type" && value.contains("containerd"));
     Ok(if containerd { Exporters::ContainerdStore } else { Exporters::DockerStore })
 }
 
@@ -60,7 +61,11 @@ struct Aux {
 }
 
 /// Has dockerd push an image of its store, and returns the digest of the manifest.
-pub(super) async fn push(address: &Address, reference: &Reference, credentials: Option<&dyn Credentials>) -> Result<Digest, Error> {
+pub(super) async fn push(
+    address: &Address,
+    reference: &Reference,
+    credentials: Option<&dyn Credentials>,
+) -> Result<Digest, Error> {
     let name = reference.name();
     let failed = |reason: String| fault::registry(&reference.to_string(), reason);
     let auth = match credentials {
@@ -69,7 +74,9 @@ pub(super) async fn push(address: &Address, reference: &Reference, credentials: 
     };
     let auth = match auth {
         None => serde_json::json!({}),
-        Some(found) if found.username.is_empty() => serde_json::json!({ "identitytoken": found.secret, "serveraddress": reference.host() }),
+        Some(found) if found.username.is_empty() => {
+            serde_json::json!({ "identitytoken": found.secret, "serveraddress": reference.host() })
+        }
         Some(found) => {
             serde_json::json!({ "username": found.username, "password": found.secret, "serveraddress": reference.host() })
         }

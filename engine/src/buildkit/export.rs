@@ -20,6 +20,9 @@ pub(super) const DIGEST: &str = "containerimage.digest";
 pub(super) const CONFIG_DIGEST: &str = "containerimage.config.digest";
 /// The names of an image, joined by commas.
 const IMAGE_NAME: &str = "image.name";
+/// Has an exporter write OCI's media types. Daemons' defaults differ by age and exporter, and an
+/// image has to have the same digest wherever it goes.
+const OCI: &str = "oci-mediatypes";
 /// The capability of taking several exporters in one solve.
 pub(super) const MULTIPLE: &str = "exporter.multiple";
 
@@ -66,8 +69,12 @@ pub(super) fn plan(exports: &[Export], exporters: Exporters, daemon: &str) -> Re
                 return Err(Error::Unsupported { solver: daemon.to_owned(), missing });
             }
             Export::Archive { format: ArchiveFormat::Tar, .. } => files.push(exporter("tar", [], export)),
-            Export::Archive { format: ArchiveFormat::Oci, names, .. } => files.push(exporter("oci", [name(names)], export)),
-            Export::Archive { format: ArchiveFormat::Docker, names, .. } => files.push(exporter("docker", [name(names)], export)),
+            Export::Archive { format: ArchiveFormat::Oci, names, .. } => {
+                files.push(exporter("oci", [name(names), yes(OCI)], export))
+            }
+            Export::Archive { format: ArchiveFormat::Docker, names, .. } => {
+                files.push(exporter("docker", [name(names), yes(OCI)], export))
+            }
             Export::Folder { .. } => files.push(exporter("local", [], export)),
         }
     }
@@ -93,13 +100,13 @@ pub(super) fn plan(exports: &[Export], exporters: Exporters, daemon: &str) -> Re
         Exporters::ContainerdStore | Exporters::Standalone => {
             let kind = if exporters == Exporters::ContainerdStore { "moby" } else { "image" };
             if wants_store && stored == pushed {
-                plan.exporters.push(exporter(kind, [name(&stored), yes("push"), yes("store")], &registry));
+                plan.exporters.push(exporter(kind, [name(&stored), yes("push"), yes("store"), yes(OCI)], &registry));
             } else {
                 if wants_store {
-                    plan.exporters.push(exporter(kind, [name(&stored), yes("store")], &store));
+                    plan.exporters.push(exporter(kind, [name(&stored), yes("store"), yes(OCI)], &store));
                 }
                 if !pushed.is_empty() {
-                    plan.exporters.push(exporter("image", [name(&pushed), yes("push"), no("store")], &registry));
+                    plan.exporters.push(exporter("image", [name(&pushed), yes("push"), no("store"), yes(OCI)], &registry));
                 }
             }
         }
@@ -185,18 +192,24 @@ mod tests {
         assert_eq!(planned(&both, Exporters::DockerStore), ["moby name=h/x:1,h/x:2"]);
         assert_eq!(
             planned(&both, Exporters::ContainerdStore),
-            ["moby name=h/x:1,h/x:2 store=true", "image name=h/x:1 push=true store=false"]
+            [
+                "moby name=h/x:1,h/x:2 oci-mediatypes=true store=true",
+                "image name=h/x:1 oci-mediatypes=true push=true store=false"
+            ]
         );
         assert_eq!(
             planned(&both, Exporters::Standalone),
-            ["image name=h/x:1,h/x:2 store=true", "image name=h/x:1 push=true store=false"]
+            [
+                "image name=h/x:1,h/x:2 oci-mediatypes=true store=true",
+                "image name=h/x:1 oci-mediatypes=true push=true store=false"
+            ]
         );
     }
 
     #[test]
     fn equal_names_need_one_exporter() {
         let both = [store(&["h/x:1", "h/x:1"]), registry(&["h/x:1"])];
-        assert_eq!(planned(&both, Exporters::ContainerdStore), ["moby name=h/x:1 push=true store=true"]);
+        assert_eq!(planned(&both, Exporters::ContainerdStore), ["moby name=h/x:1 oci-mediatypes=true push=true store=true"]);
     }
 
     #[test]
@@ -213,7 +226,7 @@ mod tests {
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
         }
         assert_eq!(planned(&[archive(ArchiveFormat::Tar)], Exporters::DockerStore), ["tar"]);
-        assert_eq!(planned(&[archive(ArchiveFormat::Oci)], Exporters::Standalone), ["oci name=h/x:1"]);
+        assert_eq!(planned(&[archive(ArchiveFormat::Oci)], Exporters::Standalone), ["oci name=h/x:1 oci-mediatypes=true"]);
         assert!(planned(&[], Exporters::Standalone).is_empty());
     }
 

@@ -29,7 +29,8 @@ pub(super) fn solve(status: &Status, definition: &Definition, failed: Option<&Ve
     }
     let reason = reason(status);
     let details = Details::of(status);
-    let digest = details.vertex.or_else(|| failed.filter(|vertex| reason.contains(vertex.error.trim())).map(|vertex| vertex.digest));
+    let digest =
+        details.vertex.or_else(|| failed.filter(|vertex| reason.contains(vertex.error.trim())).map(|vertex| vertex.digest));
     let Some(digest) = digest else { return Error::Daemon { doing: "solving".to_owned(), reason } };
     let vertex = definition.vertices().find(|vertex| vertex.digest == digest);
     if let Some(OpKind::Source(source)) = vertex.map(|vertex| &vertex.op.kind)
@@ -68,7 +69,7 @@ pub(super) fn job(status: &Status, names: &[String], doing: &str) -> Error {
 
 /// Makes an error about an image, and says whether a later try may succeed.
 pub(super) fn registry(reference: &str, reason: String) -> Error {
-    const TRANSIENT: [&str; 17] = [
+    const TRANSIENT: [&str; 16] = [
         "429",
         "too many requests",
         "toomanyrequests",
@@ -83,7 +84,6 @@ pub(super) fn registry(reference: &str, reason: String) -> Error {
         "i/o timeout",
         "deadline exceeded",
         "tls handshake timeout",
-        "connection refused",
         "connection reset",
         "unexpected eof",
     ];
@@ -153,7 +153,9 @@ impl Details {
             let Ok(json) = serde_json::from_slice::<serde_json::Value>(&detail.value) else { continue };
             let kind = detail.type_url.rsplit(['/', '.']).next().unwrap_or_default().trim_end_matches("+json");
             match kind {
-                "Vertex" => details.vertex = json.get("digest").and_then(|d| d.as_str()).and_then(|d| d.parse().ok()).or(details.vertex),
+                "Vertex" => {
+                    details.vertex = json.get("digest").and_then(|d| d.as_str()).and_then(|d| d.parse().ok()).or(details.vertex)
+                }
                 "ExitMessage" | "ExitError" => {
                     let code = ["Code", "code", "ExitCode"].iter().find_map(|key| json.get(key)?.as_i64());
                     details.exit_code = code.and_then(|code| i32::try_from(code).ok()).or(details.exit_code);
@@ -243,10 +245,13 @@ mod tests {
         for (reason, expected) in [
             ("unexpected status from HEAD request to https://h/v2/: 503 Service Unavailable", true),
             ("toomanyrequests: You have reached your pull rate limit", true),
-            ("dial tcp 127.0.0.1:1: connect: connection refused", true),
+            ("dial tcp 127.0.0.1:1: connect: connection refused", false),
             ("pull access denied, repository does not exist or may require authorization", false),
         ] {
-            assert!(matches!(registry("h/x", reason.to_owned()), Error::Registry { transient, .. } if transient == expected), "{reason}");
+            assert!(
+                matches!(registry("h/x", reason.to_owned()), Error::Registry { transient, .. } if transient == expected),
+                "{reason}"
+            );
         }
     }
 
@@ -270,6 +275,9 @@ mod tests {
     fn details_that_make_no_sense_are_passed_over() {
         let details = vec![detail("Vertex", "{"), detail("Vertex", "[]"), detail("ExitMessage", r#"{"Code":1e99}"#)];
         assert_eq!(Details::of(&status("x", details)), Details::default());
-        assert_eq!(Details::of(&Status::with_details(Code::Unknown, "x", bytes::Bytes::from_static(b"\xff\xff"))), Details::default());
+        assert_eq!(
+            Details::of(&Status::with_details(Code::Unknown, "x", bytes::Bytes::from_static(b"\xff\xff"))),
+            Details::default()
+        );
     }
 }

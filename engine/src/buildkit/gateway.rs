@@ -13,7 +13,6 @@ use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as bridge;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use bollard_buildkit_proto::pb;
-use bytes::Bytes;
 use http::uri::PathAndQuery;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -24,8 +23,10 @@ use tonic::{Request, Response, Status};
 use super::address::Address;
 use super::connection::{Connection, MESSAGE_BYTES};
 use super::export::{self, Exporters, Plan};
+use super::messages::{EncodedSolveRequest, result_id, solve_request, unix_mode};
 use super::session::Session;
-use super::{docker, fault, status};
+use super::status::follow;
+use super::{docker, fault};
 use crate::graph::Definition;
 use crate::oci::{Credentials, Reference};
 use crate::op::Platform;
@@ -41,22 +42,6 @@ const READ_BYTES: i64 = 4 * 1024 * 1024;
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 /// Failures to solve in one call rather than at the first look at the result.
 const EVALUATE: &str = "gateway.solve.evaluate";
-
-/// `LLBBridge.SolveRequest`, its definition bytes already: a daemon cannot tell the difference,
-/// and no digest can change by being decoded and encoded again.
-#[derive(Clone, PartialEq, prost::Message)]
-struct EncodedSolveRequest {
-    #[prost(bytes = "bytes", tag = "1")]
-    definition: Bytes,
-    #[prost(bool, tag = "5")]
-    allow_result_return: bool,
-    #[prost(bool, tag = "6")]
-    allow_result_array_ref: bool,
-    #[prost(message, repeated, tag = "12")]
-    cache_imports: Vec<bridge::CacheOptionsEntry>,
-    #[prost(bool, tag = "14")]
-    evaluate: bool,
-}
 
 /// How `Control.Solve` ended.
 type Ending = Option<Result<BTreeMap<String, String>, Status>>;
@@ -125,7 +110,10 @@ impl GatewayJob {
             cache_imports: options
                 .cache_imports
                 .iter()
-                .map(|cache| bridge::CacheOptionsEntry { r#type: cache.kind.clone(), attrs: cache.attrs.clone().into_iter().collect() })
+                .map(|cache| bridge::CacheOptionsEntry {
+                    r#type: cache.kind.clone(),
+                    attrs: cache.attrs.clone().into_iter().collect(),
+                })
                 .collect(),
             credentials: options.credentials,
             solving,
@@ -147,7 +135,8 @@ impl GatewayJob {
         let mut client = self.bridge();
         let pong = self.call(doing, client.ping(self.request(bridge::PingRequest {}))).await?;
         let pong = pong.map_err(|status| fault::job(&status, &[], doing))?;
-        let enabled = |caps: Vec<control::apicaps::ApiCap>| caps.into_iter().filter(|cap| cap.enabled).map(|cap| cap.id).collect();
+        let enabled =
+            |caps: Vec<control::apicaps::ApiCap>| caps.into_iter().filter(|cap| cap.enabled).map(|cap| cap.id).collect();
         self.caps = enabled(pong.llb_caps);
         self.frontend_caps = enabled(pong.frontend_api_caps);
         Ok(())
@@ -231,7 +220,12 @@ impl Job for GatewayJob {
         &self.caps
     }
 
-    async fn resolve_image(&mut self, reference: &Reference, platform: &Platform, mode: ResolveMode) -> Result<ResolvedImage, Error> {
+    async fn resolve_image(
+        &mut self,
+        reference: &Reference,
+        platform: &Platform,
+        mode: ResolveMode,
+    ) -> Result<ResolvedImage, Error> {
         let name = reference.clone().tagged().to_string();
         let doing = format!("resolving {name}");
         let request = self.request(bridge::ResolveImageConfigRequest {
@@ -258,7 +252,9 @@ impl Job for GatewayJob {
         // store every image has a manifest, and its digest resolves without a registry.
         let digest = match found.digest.as_str() {
             "" => None,
-            text => Some(text.parse::<Digest>().map_err(|error| Error::Daemon { doing: doing.clone(), reason: error.to_string() })?),
+            text => {
+                Some(text.parse::<Digest>().map_err(|error| Error::Daemon { doing: doing.clone(), reason: error.to_string() })?)
+            }
         };
         Ok(ResolvedImage { digest, config: found.config })
     }
@@ -384,7 +380,9 @@ impl Job for GatewayJob {
         self.finish_progress().await;
         let response = match ending {
             Some(Ok(response)) => response,
-            Some(Err(status)) => return Err(self.session.take_failure().unwrap_or_else(|| fault::job(&status, &self.names(), doing))),
+            Some(Err(status)) => {
+                return Err(self.session.take_failure().unwrap_or_else(|| fault::job(&status, &self.names(), doing)));
+            }
             None => return Err(Error::Cancelled),
         };
         if let Some(failure) = self.session.take_failure() {
@@ -409,83 +407,6 @@ impl Job for GatewayJob {
         // Progress ends when the daemon has thrown the job away.
         self.finish_progress().await;
     }
-}
-
-/// What `Control.Solve` is told: everything but a definition.
-fn solve_request(reference: &str, session: &str, plan: &Plan, options: &JobOptions) -> control::SolveRequest {
-    let entries = |caches: &[crate::solver::CacheEntry]| {
-        let entry = |cache: &crate::solver::CacheEntry| control::CacheOptionsEntry {
-            r#type: cache.kind.clone(),
-            attrs: cache.attrs.clone().into_iter().collect(),
-        };
-        caches.iter().map(entry).collect()
-    };
-    let exporters: Vec<control::Exporter> = plan
-        .exporters
-        .iter()
-        .map(|exporter| control::Exporter { r#type: exporter.kind.to_owned(), attrs: exporter.attrs.clone().into_iter().collect() })
-        .collect();
-    let first = exporters.first().cloned().unwrap_or_default();
-    control::SolveRequest {
-        r#ref: reference.to_owned(),
-        session: session.to_owned(),
-        // Daemons that know no list of exporters read these two.
-        exporter_deprecated: first.r#type,
-        exporter_attrs_deprecated: first.attrs,
-        exporters,
-        cache: Some(control::CacheOptions {
-            exports: entries(&options.cache_exports),
-            imports: entries(&options.cache_imports),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-/// Reads progress until it ends.
-async fn follow(
-    mut client: ControlClient<Channel>,
-    reference: String,
-    progress: mpsc::UnboundedSender<Progress>,
-    failed: watch::Sender<Option<VertexProgress>>,
-    over: watch::Sender<bool>,
-) {
-    if let Ok(response) = client.status(control::StatusRequest { r#ref: reference }).await {
-        let mut deltas = response.into_inner();
-        while let Ok(Some(delta)) = deltas.message().await {
-            let delta = status::progress(delta);
-            let failure = delta.vertices.iter().rfind(|vertex| !vertex.error.is_empty() && vertex.completed.is_some()).cloned();
-            // A receiver that is gone is no error.
-            drop(progress.send(delta));
-            if failure.is_some() {
-                failed.send_replace(failure);
-            }
-        }
-    }
-    over.send_replace(true);
-}
-
-fn result_id(response: bridge::SolveResponse) -> String {
-    match response.result.and_then(|result| result.result) {
-        Some(bridge::result::Result::Ref(reference)) => reference.id,
-        Some(bridge::result::Result::RefDeprecated(id)) => id,
-        _ => response.r#ref,
-    }
-}
-
-/// Turns Go's `os.FileMode` bits into `st_mode`.
-fn unix_mode(go: u32) -> u32 {
-    let kind = match go {
-        _ if go & 1 << 31 != 0 => 0o040_000,
-        _ if go & 1 << 27 != 0 => 0o120_000,
-        _ if go & 1 << 25 != 0 => 0o010_000,
-        _ if go & 1 << 24 != 0 => 0o140_000,
-        _ if go & 1 << 21 != 0 => 0o020_000,
-        _ if go & 1 << 26 != 0 => 0o060_000,
-        _ => 0o100_000,
-    };
-    let bit = |go_bit: u32, bit: u32| if go & 1 << go_bit != 0 { bit } else { 0 };
-    kind | go & 0o777 | bit(23, 0o4000) | bit(22, 0o2000) | bit(20, 0o1000)
 }
 
 /// Makes an id that no one can guess: who knows a session's id can use the session.

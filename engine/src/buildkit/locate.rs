@@ -184,7 +184,9 @@ fn builder(lookup: &Lookup, name: &str, origin: &str) -> Result<Located, Error> 
             locate(&Lookup { docker_context: Some(DEFAULT.to_owned()), ..unnamed }).map(|found| named(found.address))
         }
         "docker" => Ok(named(context(lookup, &node.endpoint)?)),
-        driver => Err(refuse(format!("its driver {:?} is not supported; use one with the driver docker or remote", shown(driver)))),
+        driver => {
+            Err(refuse(format!("its driver {:?} is not supported; use one with the driver docker or remote", shown(driver))))
+        }
     }
 }
 
@@ -204,7 +206,8 @@ struct Endpoint {
 
 /// Reads a docker context: its folder is named by the sha256 of its name.
 fn context(lookup: &Lookup, name: &str) -> Result<Address, Error> {
-    let refuse = |reason: &str| Error::Connect { address: format!("docker context {:?}", shown(name)), reason: reason.to_owned() };
+    let refuse =
+        |reason: &str| Error::Connect { address: format!("docker context {:?}", shown(name)), reason: reason.to_owned() };
     let config = lookup.docker_config.as_ref().ok_or_else(|| refuse("there is no home folder to look for it in"))?;
     let id = Digest::of(name.as_bytes()).hex();
     let meta: Option<Meta> = read_json(&config.join("contexts/meta").join(&id).join("meta.json"))?;
@@ -275,7 +278,9 @@ mod tests {
         }
 
         fn context(&self, name: &str, host: &str) {
-            let text = format!(r#"{{"Name":{name:?},"Metadata":{{}},"Endpoints":{{"docker":{{"Host":{host:?},"SkipTLSVerify":false}}}}}}"#);
+            let text = format!(
+                r#"{{"Name":{name:?},"Metadata":{{}},"Endpoints":{{"docker":{{"Host":{host:?},"SkipTLSVerify":false}}}}}}"#
+            );
             self.write(&format!("contexts/meta/{}/meta.json", Digest::of(name.as_bytes()).hex()), &text);
         }
 
@@ -349,7 +354,8 @@ mod tests {
     fn a_default_is_told_from_what_someone_named() {
         let home = Home::new();
         home.write("s", "");
-        let sockets = vec![Address::unix("/nowhere", Protocol::Docker), Address::unix(home.0.path().join("s"), Protocol::Buildkit)];
+        let sockets =
+            vec![Address::unix("/nowhere", Protocol::Docker), Address::unix(home.0.path().join("s"), Protocol::Buildkit)];
         let default = locate(&Lookup { sockets, ..home.lookup() }).unwrap();
         assert!(!default.named);
         assert_eq!(default.address.protocol, Protocol::Buildkit);
@@ -384,7 +390,10 @@ mod tests {
         home.write("buildx/instances/near", r#"{"Driver":"docker","Nodes":[{"Endpoint":"unix:///near"}]}"#);
         home.write("buildx/instances/boxed", r#"{"Driver":"docker-container","Nodes":[{"Endpoint":"unix:///x"}]}"#);
         home.write("buildx/instances/many", r#"{"Driver":"remote","Nodes":[{"Endpoint":"a"},{"Endpoint":"b"}]}"#);
-        home.write("buildx/instances/unchecked", r#"{"Driver":"remote","Nodes":[{"Endpoint":"tcp://h:1","DriverOpts":{"cert":"/c"}}]}"#);
+        home.write(
+            "buildx/instances/unchecked",
+            r#"{"Driver":"remote","Nodes":[{"Endpoint":"tcp://h:1","DriverOpts":{"cert":"/c"}}]}"#,
+        );
         let by_name = |name: &str| locate(&Lookup { builder: some(name), ..home.lookup() });
         let far = by_name("far").unwrap().address;
         let identity = Some((PathBuf::from("/c"), PathBuf::from("/k")));

@@ -24,6 +24,7 @@ mod export;
 mod fault;
 mod gateway;
 pub mod locate;
+mod messages;
 mod session;
 mod status;
 mod transport;

@@ -7,12 +7,38 @@ use std::time::{Duration, SystemTime};
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Channel;
 
 use crate::Digest;
 use crate::solver::{LogProgress, Progress, StatusProgress, VertexProgress, WarningProgress};
 
+/// Reads a job's progress until it ends: `failed` is told each vertex that fails, `over` the end.
+pub(super) async fn follow(
+    mut client: ControlClient<Channel>,
+    reference: String,
+    progress: mpsc::UnboundedSender<Progress>,
+    failed: watch::Sender<Option<VertexProgress>>,
+    over: watch::Sender<bool>,
+) {
+    if let Ok(response) = client.status(control::StatusRequest { r#ref: reference }).await {
+        let mut deltas = response.into_inner();
+        while let Ok(Some(delta)) = deltas.message().await {
+            let delta = progress_of(delta);
+            let failure = delta.vertices.iter().rfind(|vertex| !vertex.error.is_empty() && vertex.completed.is_some()).cloned();
+            // A receiver that is gone is no error.
+            drop(progress.send(delta));
+            if failure.is_some() {
+                failed.send_replace(failure);
+            }
+        }
+    }
+    over.send_replace(true);
+}
+
 /// Reads one delta.
-pub(super) fn progress(response: control::StatusResponse) -> Progress {
+fn progress_of(response: control::StatusResponse) -> Progress {
     Progress {
         vertices: response.vertexes.into_iter().filter_map(vertex).collect(),
         statuses: response.statuses.into_iter().filter_map(status).collect(),
@@ -106,7 +132,7 @@ mod tests {
         let good = Digest::of(b"x");
         let vertex = |digest: &str| control::Vertex { digest: digest.to_owned(), ..Default::default() };
         let log = |vertex: &str| control::VertexLog { vertex: vertex.to_owned(), msg: vec![0xff], ..Default::default() };
-        let progress = progress(control::StatusResponse {
+        let progress = progress_of(control::StatusResponse {
             vertexes: vec![vertex(""), vertex(&good.to_string()), vertex("random:nothing")],
             logs: vec![log("x"), log(&good.to_string())],
             ..Default::default()

@@ -4,7 +4,9 @@
 //! again behind the job's back, because the job is gone on the daemon as well.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -120,17 +122,31 @@ fn tls_config(address: &Address, files: &TlsFiles) -> Result<ClientConfig, Error
     Ok(config)
 }
 
+/// Why reading from a connection failed, where it did. TLS reports a client certificate that is
+/// missing or refused only then, and gRPC says no more than that the connection closed.
+#[derive(Clone, Default)]
+pub(super) struct Fault(Arc<Mutex<Option<String>>>);
+
+impl Fault {
+    pub(super) fn text(&self) -> Option<String> {
+        self.0.lock().ok()?.clone()
+    }
+}
+
 /// Makes the gRPC channel for daemon calls.
-pub(super) async fn channel(address: &Address) -> Result<Channel, Error> {
+pub(super) async fn channel(address: &Address) -> Result<(Channel, Fault), Error> {
     let io: Box<dyn Io> = match address.protocol {
         Protocol::Docker => Box::new(upgrade(address, "/grpc", &[]).await?),
         Protocol::Buildkit => dial(address).await?,
     };
-    over(io).await.map_err(|error| address.refused(format!("it does not speak HTTP/2: {}", causes(&error))))
+    let fault = Fault::default();
+    let channel = over(Heard { io, fault: fault.clone() }).await;
+    let channel = channel.map_err(|error| address.refused(format!("it does not speak HTTP/2: {}", causes(&error))))?;
+    Ok((channel, fault))
 }
 
 /// Makes a channel over one connection.
-async fn over(io: Box<dyn Io>) -> Result<Channel, tonic::transport::Error> {
+async fn over(io: Heard) -> Result<Channel, tonic::transport::Error> {
     let once = Arc::new(Mutex::new(Some(io)));
     let connector = tower::service_fn(move |_: http::Uri| {
         let io = once.lock().ok().and_then(|mut slot| slot.take());
@@ -143,6 +159,38 @@ async fn over(io: Box<dyn Io>) -> Result<Channel, tonic::transport::Error> {
         .initial_connection_window_size(2 * WINDOW_BYTES)
         .connect_with_connector(connector)
         .await
+}
+
+/// A connection that keeps its fault.
+struct Heard {
+    io: Box<dyn Io>,
+    fault: Fault,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &polled
+            && let Ok(mut fault) = self.fault.0.lock()
+        {
+            fault.get_or_insert_with(|| error.to_string());
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 /// Opens a connection to dockerd and takes it over for HTTP/2.
@@ -162,9 +210,12 @@ pub(super) async fn upgrade(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let status = response.status();
         let body = text(response).await;
-        return Err(address.refused(format!("it answers POST {path} with HTTP {status}{body}: this is no dockerd that has BuildKit")));
+        return Err(
+            address.refused(format!("it answers POST {path} with HTTP {status}{body}: this is no dockerd that has BuildKit"))
+        );
     }
-    let upgraded = hyper::upgrade::on(response).await.map_err(|error| address.refused(format!("POST {path}: {}", causes(&error))))?;
+    let upgraded =
+        hyper::upgrade::on(response).await.map_err(|error| address.refused(format!("POST {path}: {}", causes(&error))))?;
     Ok(TokioIo::new(upgraded))
 }
 
@@ -220,4 +271,66 @@ pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     parts.join(": ")
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::buildkit::Buildkit;
+
+    /// Answers every connection with `answer` and closes it.
+    fn server(answer: &'static [u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                drop(stream.read(&mut request).await);
+                drop(stream.write_all(answer).await);
+            }
+        });
+        (folder, path)
+    }
+
+    async fn refusal(path: &std::path::Path, protocol: Protocol) -> String {
+        let probing = Buildkit::new(Address::unix(path, protocol)).probe().await;
+        match probing.unwrap_err() {
+            Error::Connect { address, reason } => {
+                assert_eq!(address, format!("unix://{}", path.display()));
+                reason
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_speaks_another_protocol_is_told_apart() {
+        let not_found: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 15\r\n\r\n{\"message\":\"?\"}";
+        for (answer, protocol, cause) in [
+            (not_found, Protocol::Docker, "HTTP 404 Not Found"),
+            (not_found, Protocol::Buildkit, "does not speak"),
+            (b"SSH-2.0-x\r\n", Protocol::Docker, "does not speak HTTP"),
+            (b"SSH-2.0-x\r\n", Protocol::Buildkit, "does not speak"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", Protocol::Docker, "what no dockerd says"),
+            (b"", Protocol::Docker, "does not speak HTTP"),
+        ] {
+            let (_folder, path) = server(answer);
+            let reason = refusal(&path, protocol).await;
+            assert!(reason.contains(cause), "{protocol:?}: {reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_absent_socket_is_told_from_a_dead_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        assert!(refusal(&path, Protocol::Docker).await.contains("no such socket"));
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(refusal(&path, Protocol::Buildkit).await.contains("refused"));
+    }
 }

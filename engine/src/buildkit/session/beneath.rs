@@ -30,6 +30,7 @@ pub(super) struct Meta {
 
 impl Meta {
     /// Says whether it is a folder.
+    #[cfg(not(unix))]
     pub(super) fn is_dir(&self) -> bool {
         self.mode & mode::DIR != 0
     }
