@@ -229,8 +229,8 @@ fn an_exporter_that_the_daemon_lacks_gives_6(daemon: &Daemon) {
     );
 }
 
-on_every_daemon!(images_that_cannot_be_had_give_8_or_75);
-fn images_that_cannot_be_had_give_8_or_75(daemon: &Daemon) {
+on_every_daemon!(images_that_cannot_be_had_give_8);
+fn images_that_cannot_be_had_give_8(daemon: &Daemon) {
     check(
         daemon,
         vec![
@@ -243,9 +243,7 @@ fn images_that_cannot_be_had_give_8_or_75(daemon: &Daemon) {
             row("no such tag", 8, &["no-such-tag"], |d| {
                 release(d, &hello(), &["-b", &format!("{}/build:no-such-tag", registry())])
             }),
-            row("nobody is the registry: it may come back", 75, &["127.0.0.1:1/build"], |d| {
-                release(d, &hello(), &["-b", "127.0.0.1:1/build:1"])
-            }),
+            row("nobody is the registry", 8, &["127.0.0.1:1/build"], |d| release(d, &hello(), &["-b", "127.0.0.1:1/build:1"])),
         ],
     );
 }

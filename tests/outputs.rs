@@ -49,7 +49,9 @@ fn metadata_and_iidfile_agree_with_stdout(daemon: &Daemon) {
         assert_eq!(metadata.get("containerimage.digest"), None, "an image id is no manifest digest: {metadata}");
     }
     let iid = fs::read_to_string(project.path("iid")).unwrap();
-    assert_eq!(daemon.inspect(iid.trim())["RepoTags"], serde_json::json!([tag.name]), "docker does not know the iid {iid}");
+    // Other tests may have made the very same image under other names.
+    let names = daemon.inspect(iid.trim())["RepoTags"].as_array().cloned().unwrap_or_default();
+    assert!(names.contains(&Value::from(tag.name.as_str())), "docker knows the iid {iid} as {names:?}");
 }
 
 on_every_daemon!(every_tag_and_label_arrives);

@@ -31,9 +31,9 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Make a build image: a Rust toolchain image with the service template compiled into it
     Prepare(Box<PrepareArgs>),
-    #[command(hide = true)]
+    #[command(hide = true, disable_help_flag = true)]
     Build(ReplacedArgs),
-    #[command(hide = true)]
+    #[command(hide = true, disable_help_flag = true)]
     Gen(ReplacedArgs),
 }
 
@@ -101,11 +101,11 @@ pub(crate) struct PrepareArgs {
 }
 
 /// Where a result goes, and what is written about it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct OutputArgs {
     /// Where the image goes: type=docker|oci|image|registry|local|tar,dest=PATH; PATH or `-` alone
-    /// is a folder or a tar; can be repeated [default: the daemon's own image store;
-    /// ./FOLDER.oci.tar where it has none]
+    /// is a folder (devices are left out) or a tar; can be repeated [default: the daemon's own
+    /// image store; ./FOLDER.oci.tar where it has none]
     #[arg(short, long, value_name = "OUTPUT", help_heading = "Output")]
     pub(crate) output: Vec<OsString>,
 
@@ -138,7 +138,7 @@ pub(crate) struct OutputArgs {
 }
 
 /// Where and how it is built.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct SolveArgs {
     /// BuildKit daemon: unix:///path or tcp://host:port [env: BUILDKIT_HOST]
     /// [default: the docker daemon of DOCKER_HOST, DOCKER_CONTEXT, the current docker context,
@@ -147,14 +147,15 @@ pub(crate) struct SolveArgs {
     pub(crate) addr: Option<String>,
 
     /// A docker context or a buildx builder, by name [env: BUILDX_BUILDER] [default: none]
-    #[arg(long, value_name = "NAME", help_heading = "Building")]
+    #[arg(long, value_name = "NAME", conflicts_with = "addr", help_heading = "Building")]
     pub(crate) builder: Option<String>,
 
-    /// CA certificate that the daemon at --addr is checked with [default: the system's]
+    /// CA certificate that the daemon at --addr or BUILDKIT_HOST is checked with
+    /// [default: none, and no TLS]
     #[arg(long, value_name = "FILE", help_heading = "Building")]
     pub(crate) tlscacert: Option<PathBuf>,
 
-    /// Certificate shown to the daemon at --addr [default: none]
+    /// Certificate shown to the daemon at --addr or BUILDKIT_HOST [default: none]
     #[arg(long, value_name = "FILE", requires = "tlskey", help_heading = "Building")]
     pub(crate) tlscert: Option<PathBuf>,
 
@@ -216,4 +217,24 @@ pub(crate) enum ProgressMode {
     Rawjson,
     /// Not at all.
     Quiet,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaced_commands_take_whatever_they_were_given() {
+        for word in ["--help", "-h", "--tag=x", "x"] {
+            let cli = Cli::try_parse_from(["roche", "build", word]).unwrap();
+            assert!(matches!(cli.command, Command::Build(args) if args.rest == [word]), "{word}");
+        }
+    }
+
+    #[test]
+    fn one_back_end_is_named() {
+        let both = ["roche", "release", "--builder", "b", "--addr", "unix:///x"];
+        assert!(Cli::try_parse_from(both).is_err());
+        assert!(Cli::try_parse_from(&both[..4]).is_ok());
+    }
 }

@@ -30,21 +30,13 @@ impl Backend {
 
 /// Finds the back end in the documented order; one that was named is never passed over.
 pub(crate) fn find(args: &SolveArgs, environment: &Environment) -> Result<Backend, Failure> {
-    if args.addr.is_none() && (args.tlscacert.is_some() || args.tlscert.is_some()) {
-        return Err(Failure::say(Exit::Usage, "--tlscacert and --tlscert are for the daemon that --addr names").hint("add --addr tcp://HOST:PORT"));
-    }
-    let tls = match (&args.tlscacert, &args.tlscert, &args.tlskey) {
-        (None, None, None) => None,
-        (Some(ca), cert, key) => Some(TlsFiles { ca: ca.clone(), identity: cert.clone().zip(key.clone()), server_name: None }),
-        (None, ..) => return Err(Failure::say(Exit::Usage, "--tlscert needs --tlscacert, the certificate that the daemon is checked with")),
-    };
     let text = |name: &str| environment.variable(name).map(str::to_owned);
     let folder = |name: &str| environment.variable(name).map(PathBuf::from);
     let docker_config = folder("DOCKER_CONFIG").or_else(|| Some(environment.home()?.join(".docker")));
     let lookup = Lookup {
         builder: args.builder.clone(),
         addr: args.addr.clone(),
-        tls,
+        tls: tls(args, environment)?,
         buildx_builder: text("BUILDX_BUILDER"),
         buildkit_host: text("BUILDKIT_HOST"),
         docker_host: text("DOCKER_HOST"),
@@ -57,4 +49,47 @@ pub(crate) fn find(args: &SolveArgs, environment: &Environment) -> Result<Backen
     let Located { address, origin, .. } = locate(&lookup)?;
     let has_store = address.protocol == Protocol::Docker;
     Ok(Backend { solver: Box::new(Buildkit::new(address)), origin, has_store })
+}
+
+/// Returns the files of TLS, which are for an address that is named, not for docker's contexts.
+fn tls(args: &SolveArgs, environment: &Environment) -> Result<Option<TlsFiles>, Failure> {
+    let by_environment = || environment.variable("BUILDX_BUILDER").is_none() && environment.variable("BUILDKIT_HOST").is_some();
+    let addressed = args.builder.is_none() && (args.addr.is_some() || by_environment());
+    match (&args.tlscacert, &args.tlscert, &args.tlskey) {
+        (None, None, None) => Ok(None),
+        _ if !addressed => Err(Failure::say(Exit::Usage, "--tlscacert and --tlscert are for the daemon that --addr or BUILDKIT_HOST names")
+            .hint("add --addr tcp://HOST:PORT")),
+        (Some(ca), cert, key) => Ok(Some(TlsFiles { ca: ca.clone(), identity: cert.clone().zip(key.clone()), server_name: None })),
+        (None, ..) => Err(Failure::say(Exit::Usage, "--tlscert needs --tlscacert, the certificate that the daemon is checked with")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn tls_is_for_the_address_that_decides() {
+        let args = |addr: bool, builder: bool| SolveArgs {
+            tlscacert: Some("ca.pem".into()),
+            addr: addr.then(|| "tcp://h:1".to_owned()),
+            builder: builder.then(|| "b".to_owned()),
+            ..SolveArgs::default()
+        };
+        let table = [
+            (args(true, false), &[][..], true),
+            (args(false, false), &["BUILDKIT_HOST"], true),
+            (args(true, false), &["BUILDX_BUILDER"], true),
+            (args(false, false), &[], false),
+            (args(false, false), &["BUILDKIT_HOST", "BUILDX_BUILDER"], false),
+            (args(false, true), &["BUILDKIT_HOST"], false),
+        ];
+        for (args, set, right) in table {
+            let variables: BTreeMap<String, String> = set.iter().map(|&name| (name.to_owned(), "tcp://h:1".to_owned())).collect();
+            let environment = Environment { variables, folder: "/".into(), stderr_terminal: false, stdout_terminal: false };
+            assert_eq!(tls(&args, &environment).is_ok_and(|tls| tls.is_some()), right, "{args:?} {set:?}");
+        }
+    }
 }

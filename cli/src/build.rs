@@ -4,15 +4,16 @@
 //! 2. The command plans on the job's base images.
 //! 3. The definition is solved, the outputs are written, the report is told.
 //!
-//! Invariant: on SIGINT and SIGTERM the solver has been told to stop before the process ends.
+//! Invariant: dropping a build cancels it on the solver.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use roche_engine::Definition;
 use roche_engine::oci::Reference;
-use roche_engine::solver::{ArchiveDest, ArchiveFormat, Exported, FileInfo, Job, JobOptions, Solved};
+use roche_engine::op::Edge;
+use roche_engine::solver::{Exported, FileInfo, Job, JobOptions, Solved};
 use roche_frontend::plan::{BaseImage, EntryKind, Plan};
 use tokio::sync::mpsc;
 
@@ -20,24 +21,22 @@ use crate::args::{OutputArgs, SolveArgs};
 use crate::backend::Backend;
 use crate::environment::Environment;
 use crate::error::Failure;
-use crate::outputs::{self, Output};
+use crate::outputs::Request;
 use crate::progress::{self, Display, Trace};
 use crate::report::{self, AddedFile, Report};
-use crate::{interrupt, logins};
+use crate::{logins, note};
 
-/// How long the solver has to let go after a signal.
-const CANCEL: Duration = Duration::from_millis(1500);
+/// Messages that wait to be shown; a daemon that floods us waits for the terminal.
+const PROGRESS: usize = 16;
 
 /// A build, ready to run.
 pub(crate) struct Build<'a> {
     args: &'a OutputArgs,
+    /// What the flags ask for, settled.
+    request: Request,
+    names: &'a [Reference],
     environment: &'a Environment,
     backend: Backend,
-    names: &'a [Reference],
-    outputs: Vec<Output>,
-    display: Display,
-    caches: JobOptions,
-    no_cache: bool,
 }
 
 /// What a command planned.
@@ -46,6 +45,8 @@ pub(crate) struct Planned {
     pub(crate) definition: Definition,
     /// The image's config.
     pub(crate) config: Vec<u8>,
+    /// What the user should know.
+    pub(crate) notices: Vec<String>,
     /// The images that it stands on.
     pub(crate) bases: Vec<BaseImage>,
     /// Paths of the image that the report lists with their sizes.
@@ -56,16 +57,23 @@ pub(crate) struct Planned {
 
 impl Planned {
     /// Takes from a plan what a build needs.
-    pub(crate) fn of(plan: &Plan) -> Self {
+    pub(crate) fn of(plan: &Plan, solve: &SolveArgs) -> Self {
         let files = plan.contents.iter().filter(|entry| entry.kind == EntryKind::File);
         Self {
-            definition: plan.definition(),
+            definition: submitted(plan, plan.target, solve),
+            notices: plan.notices.clone(),
             config: plan.config.clone(),
             bases: plan.bases.clone(),
             added: files.map(|entry| entry.path.clone()).collect(),
-            overlay: plan.overlay.map(|edge| plan.graph.definition(edge)),
+            overlay: plan.overlay.map(|edge| submitted(plan, edge, solve)),
         }
     }
+}
+
+/// Cuts out of a plan what a solver is given for one of its edges.
+pub(crate) fn submitted(plan: &Plan, target: Edge, solve: &SolveArgs) -> Definition {
+    let definition = plan.graph.definition(target);
+    if solve.no_cache { definition.without_cache() } else { definition }
 }
 
 /// What a build came to.
@@ -76,92 +84,78 @@ struct Built {
 }
 
 impl<'a> Build<'a> {
-    /// Decides everything that can be decided before a daemon is asked.
+    /// Takes what was decided before a daemon is asked.
     pub(crate) fn new(
         args: &'a OutputArgs,
-        solve: &SolveArgs,
-        mut outputs: Vec<Output>,
+        request: Request,
         names: &'a [Reference],
-        folder: Option<&str>,
         environment: &'a Environment,
         backend: Backend,
-    ) -> Result<Self, Failure> {
-        if outputs.is_empty() {
-            outputs.push(if backend.has_store {
-                Output::Store
-            } else {
-                let file = PathBuf::from(format!("{}.oci.tar", folder.unwrap_or("image")));
-                Output::Archive { format: ArchiveFormat::Oci, dest: ArchiveDest::File(file) }
-            });
-        }
-        let cache = |flag: &str, texts: &[String]| texts.iter().map(|text| outputs::cache(flag, text)).collect::<Result<Vec<_>, _>>();
-        let caches = JobOptions {
-            cache_imports: cache("--cache-from", &solve.cache_from)?,
-            cache_exports: cache("--cache-to", &solve.cache_to)?,
-            ..JobOptions::default()
-        };
-        let display = Display::resolve(args.progress, args.quiet, environment)?;
-        Ok(Self { args, environment, backend, names, outputs, display, caches, no_cache: solve.no_cache })
+    ) -> Self {
+        Self { args, request, names, environment, backend }
     }
 
     /// Runs the build; `plan` is called once the job is open.
     pub(crate) async fn run<P>(self, resources: JobOptions, plan: P) -> Result<(), Failure>
     where
-        P: AsyncFnOnce(&mut dyn Job) -> Result<Planned, Failure>,
+        P: AsyncFnOnce(&dyn Job) -> Result<Planned, Failure>,
     {
         let started = Instant::now();
         let options = JobOptions {
-            exports: self.outputs.iter().map(|output| output.export(self.names)).collect(),
+            exports: self.request.outputs.iter().map(|output| output.export(self.names)).collect(),
             credentials: Some(Arc::new(logins::credentials(self.environment))),
-            cache_imports: self.caches.cache_imports.clone(),
-            cache_exports: self.caches.cache_exports.clone(),
+            cache_imports: self.request.cache_imports.clone(),
+            cache_exports: self.request.cache_exports.clone(),
             ..resources
         };
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let shown = tokio::spawn(progress::show(self.display, receiver));
-        let result = tokio::select! {
-            result = self.work(options, sender, plan) => result,
-            exit = interrupt::wait() => Err(interrupt::failure(exit)),
-        };
+        let (sender, receiver) = mpsc::channel(PROGRESS);
+        let shown = tokio::spawn(progress::show(self.request.display, receiver));
+        let result = self.work(options, sender, plan).await;
         // The senders went with the work; what is left is drawn and the vertices are known.
-        let trace = match tokio::time::timeout(CANCEL, shown).await {
-            Ok(Ok(trace)) => trace,
-            _ => Trace::default(),
-        };
+        let trace = shown.await.unwrap_or_default();
         match result {
             Ok(built) => self.finish(built, &trace, started.elapsed()),
-            Err(failure) => Err(report::explain(failure, &trace, self.display, self.environment)),
+            Err(failure) => Err(report::explain(failure, &trace, self.request.display, self.environment)),
         }
     }
 
-    async fn work<P>(&self, options: JobOptions, progress: mpsc::UnboundedSender<roche_engine::solver::Progress>, plan: P) -> Result<Built, Failure>
+    async fn work<P>(&self, options: JobOptions, progress: mpsc::Sender<roche_engine::solver::Progress>, plan: P) -> Result<Built, Failure>
     where
-        P: AsyncFnOnce(&mut dyn Job) -> Result<Planned, Failure>,
+        P: AsyncFnOnce(&dyn Job) -> Result<Planned, Failure>,
     {
-        let mut job = self.backend.solver.open(options, progress).await.map_err(|error| self.backend.failure(error))?;
-        let planned = plan(&mut *job).await?;
-        let definition = if self.no_cache { planned.definition.without_cache() } else { planned.definition.clone() };
-        let solved = job.solve(&definition).await?;
-        let mut added = added_files(&mut *job, &solved, &planned.added).await?;
-        if let Some(overlay) = &planned.overlay {
-            let tree = job.solve(overlay).await?;
-            added.extend(overlaid_files(&mut *job, &tree).await?.into_iter().filter(|file| !planned.added.contains(&file.path)));
-            added.sort_by(|a, b| a.path.cmp(&b.path));
-        }
+        let job = self.backend.solver.open(options, progress).await.map_err(|error| self.backend.failure(error))?;
+        let planned = plan(&*job).await?;
+        let (solved, added) = match &planned.overlay {
+            // What the two share is solved once.
+            Some(overlay) => {
+                let listed = async { overlaid_files(&*job, &job.solve(overlay).await?).await };
+                tokio::try_join!(async { Ok(job.solve(&planned.definition).await?) }, listed)?
+            }
+            None => {
+                let solved = job.solve(&planned.definition).await?;
+                let added = added_files(&*job, &solved, &planned.added).await?;
+                (solved, added)
+            }
+        };
         let exported = job.export(solved, planned.config.clone()).await?;
         Ok(Built { planned, added, exported })
     }
 
     fn finish(self, built: Built, trace: &Trace, elapsed: Duration) -> Result<(), Failure> {
+        // Not before: live progress would draw over them.
+        if !self.args.quiet && self.request.display != Display::RawJson {
+            built.planned.notices.iter().for_each(|notice| note(notice));
+        }
         let report = Report {
             names: self.names,
-            outputs: &self.outputs,
+            outputs: &self.request.outputs,
             backend: &self.backend,
             bases: &built.planned.bases,
             definition: &built.planned.definition,
             added: &built.added,
             exported: &built.exported,
             trace,
+            display: self.request.display,
             elapsed,
         };
         report.tell(self.args, self.environment)
@@ -169,7 +163,7 @@ impl<'a> Build<'a> {
 }
 
 /// Reads the sizes of the files that the image gained, a folder at a time.
-async fn added_files(job: &mut dyn Job, solved: &Solved, paths: &[String]) -> Result<Vec<AddedFile>, Failure> {
+async fn added_files(job: &dyn Job, solved: &Solved, paths: &[String]) -> Result<Vec<AddedFile>, Failure> {
     let mut added = Vec::new();
     let mut folder: Option<(String, Vec<FileInfo>)> = None;
     for path in paths {
@@ -184,19 +178,26 @@ async fn added_files(job: &mut dyn Job, solved: &Solved, paths: &[String]) -> Re
     Ok(added)
 }
 
-/// Lists the files of a tree, folder by folder.
-async fn overlaid_files(job: &mut dyn Job, tree: &Solved) -> Result<Vec<AddedFile>, Failure> {
+/// Lists the files of a tree, level by level.
+async fn overlaid_files(job: &dyn Job, tree: &Solved) -> Result<Vec<AddedFile>, Failure> {
     let mut files = Vec::new();
     let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
-        for info in job.read_dir(tree, if folder.is_empty() { "/" } else { &folder }).await? {
-            let path = format!("{folder}/{}", info.name);
-            if info.is_dir() {
-                folders.push(path);
-            } else {
-                files.push(AddedFile { path, info });
+    while !folders.is_empty() {
+        let listings = folders.iter().map(|folder| job.read_dir(tree, if folder.is_empty() { "/" } else { folder }));
+        let listings = try_join_all(listings).await?;
+        let mut inside = Vec::new();
+        for (folder, listing) in folders.iter().zip(listings) {
+            for info in listing {
+                let path = format!("{folder}/{}", info.name);
+                if info.is_dir() {
+                    inside.push(path);
+                } else {
+                    files.push(AddedFile { path, info });
+                }
             }
         }
+        folders = inside;
     }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
 }

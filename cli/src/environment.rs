@@ -1,14 +1,40 @@
 //! The surroundings of the process, read once: variables, folders, terminal.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use crate::error::{Exit, Failure};
 
+/// The variables that are read, here or in the other crates; no other is kept.
+const READ: [&str; 21] = [
+    "BUILDKIT_HOST",
+    "BUILDKIT_PROGRESS",
+    "BUILDX_BUILDER",
+    "BUILDX_CONFIG",
+    "CLICOLOR_FORCE",
+    "DOCKER_CERT_PATH",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "DOCKER_HOST",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_USERNAME",
+    "HOME",
+    "NO_COLOR",
+    "PATH",
+    "REGISTRY_AUTH_FILE",
+    "TERM",
+    "USERPROFILE",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+    "release_build_image",
+    "runtime_image",
+];
+
 /// What the process finds around it.
 pub(crate) struct Environment {
-    /// Variables whose names and values are UTF-8; no other is of interest here.
+    /// The variables of [`READ`] that are set.
     pub(crate) variables: BTreeMap<String, String>,
     /// The current folder.
     pub(crate) folder: PathBuf,
@@ -21,11 +47,10 @@ pub(crate) struct Environment {
 impl Environment {
     /// Reads the surroundings.
     pub(crate) fn read() -> Result<Self, Failure> {
-        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let folder = std::env::current_dir()
             .map_err(|error| Failure::say(Exit::Project, format!("the current folder cannot be read: {error}")).hint("cd to a folder that exists"))?;
         Ok(Self {
-            variables: variables.collect(),
+            variables: kept(std::env::vars_os())?,
             folder,
             stderr_terminal: std::io::stderr().is_terminal(),
             stdout_terminal: std::io::stdout().is_terminal(),
@@ -52,5 +77,34 @@ impl Environment {
             return true;
         }
         self.stderr_terminal && self.variable("TERM").is_some_and(|term| term != "dumb")
+    }
+}
+
+/// Keeps the variables that are read. One that is not UTF-8 is not taken for one that is not set.
+fn kept(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<BTreeMap<String, String>, Failure> {
+    let read = variables.filter_map(|(name, value)| Some((*READ.iter().find(|read| name == **read)?, value)));
+    read.map(|(name, value)| match value.into_string() {
+        Ok(value) => Ok((name.to_owned(), value)),
+        Err(_) => Err(Failure::say(Exit::Usage, format!("the variable {name} is not UTF-8")).hint(format!("unset {name}, or set it to UTF-8"))),
+    })
+    .collect()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_read_and_is_not_utf8_is_refused_by_name() {
+        let bytes = || OsString::from_vec(b"\xff".to_vec());
+        let unread = [("OTHER".into(), bytes()), (bytes(), "x".into()), ("runtime_image".into(), "i".into())];
+        assert_eq!(kept(unread.into_iter()).unwrap(), BTreeMap::from([("runtime_image".to_owned(), "i".to_owned())]));
+        for name in READ {
+            let failure = kept([(name.into(), bytes())].into_iter()).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.render().contains(&format!("{name} is not UTF-8")), "{}", failure.render());
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use roche_engine::Error as EngineError;
+use roche_engine::{Digest, Error as EngineError};
 use roche_frontend::vendor::VendorError;
 use roche_frontend::{PlanError, ProjectError, ReleaseError};
 
@@ -53,6 +53,8 @@ pub(crate) struct Failure {
     message: String,
     causes: Vec<String>,
     hints: Vec<String>,
+    /// The vertex that failed, where a step did and the solver named it.
+    pub(crate) vertex: Option<Digest>,
 }
 
 impl Failure {
@@ -71,12 +73,18 @@ impl Failure {
             said = text;
             source = cause.source();
         }
-        Self { exit, message, causes, hints: Vec::new() }
+        Self { exit, message, causes, hints: Vec::new(), vertex: None }
     }
 
     /// Makes a failure of a sentence.
     pub(crate) fn say(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        Self { exit, message: message.into(), causes: Vec::new(), hints: Vec::new(), vertex: None }
+    }
+
+    /// Adds to the sentence.
+    pub(crate) fn adding(mut self, more: &str) -> Self {
+        self.message.push_str(more);
+        self
     }
 
     /// Adds what led to the failure.
@@ -117,17 +125,20 @@ impl From<EngineError> for Failure {
             EngineError::Credentials(_) => Exit::Configuration,
             EngineError::Integrity(_) => Exit::Integrity,
             EngineError::Resource(_) => Exit::Resource,
-            EngineError::File { source, .. } if exhausted(source) => Exit::Resource,
+            EngineError::File { source, .. } | EngineError::Output { source, .. } if exhausted(source) => Exit::Resource,
             EngineError::File { .. } => Exit::Project,
+            EngineError::Output { .. } => Exit::Usage,
             EngineError::Cancelled => Exit::Interrupted,
             _ => Exit::Daemon,
         };
         let failure = Self::new(exit, &error);
         match &error {
             // What the daemon says beside it is the command, which says less than the step's name.
-            EngineError::Step { name, exit_code: Some(code), .. } => {
-                Self::say(exit, format!("step {name:?} failed with exit status {code}; its last lines are above"))
+            EngineError::Step { vertex, name, exit_code: Some(code), .. } => {
+                Self { vertex: *vertex, ..Self::say(exit, format!("step {name:?} failed with exit status {code}")) }
             }
+            EngineError::Step { vertex, .. } => Self { vertex: *vertex, ..failure },
+            EngineError::Output { .. } if exit == Exit::Usage => failure.hint("name another place for the output: -o type=oci,dest=FILE, or -o FOLDER"),
             EngineError::Connect { reason, .. } if reason.to_lowercase().contains("permission denied") => failure
                 .hint("add yourself to the group that owns the socket: sudo usermod -aG docker \"$USER\", then log in again"),
             EngineError::Unsupported { .. } => failure.hint("use a newer daemon, or leave out what it lacks"),
@@ -182,8 +193,7 @@ impl From<VendorError> for Failure {
 
 /// Says whether the disk, a quota or a limit is what an I/O error is about.
 pub(crate) fn exhausted(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ReadOnlyFilesystem | Kind::OutOfMemory)
+    EngineError::is_exhausted(error)
 }
 
 /// A failure to write one of the user's files.
@@ -208,9 +218,22 @@ mod tests {
     }
 
     #[test]
+    fn an_output_that_cannot_be_written_is_no_matter_of_the_project() {
+        for (kind, exit) in [(std::io::ErrorKind::PermissionDenied, Exit::Usage), (std::io::ErrorKind::ReadOnlyFilesystem, Exit::Resource)] {
+            let failure = Failure::from(EngineError::Output { path: "w.tar".into(), source: kind.into() });
+            assert_eq!(failure.exit, exit);
+            assert!(failure.render().starts_with("error: w.tar cannot be written: "), "{}", failure.render());
+            assert!(!failure.render().contains("functions.rs"), "{}", failure.render());
+        }
+    }
+
+    #[test]
     fn a_failed_step_is_1_and_a_lost_daemon_6() {
-        let step = EngineError::Step { vertex: None, name: "compile".into(), exit_code: Some(101), reason: "no".into() };
-        assert_eq!(Failure::from(step).exit, Exit::Build);
+        let vertex = Some(Digest::of(b"compile"));
+        for exit_code in [Some(101), None] {
+            let step = Failure::from(EngineError::Step { vertex, name: "compile".into(), exit_code, reason: "no".into() });
+            assert_eq!((step.exit, step.vertex), (Exit::Build, vertex));
+        }
         let lost = EngineError::Daemon { doing: "solving".into(), reason: "closed".into() };
         assert_eq!(Failure::from(lost).exit, Exit::Daemon);
     }

@@ -28,5 +28,5 @@ pub(crate) async fn wait() -> Exit {
 /// Says that the work was stopped on request.
 pub(crate) fn failure(exit: Exit) -> Failure {
     let signal = if exit == Exit::Terminated { "SIGTERM" } else { "SIGINT" };
-    Failure::say(exit, format!("cancelled by {signal}; the build was stopped and nothing was written"))
+    Failure::say(exit, format!("cancelled by {signal}; the work was stopped"))
 }

@@ -25,13 +25,18 @@ mod release;
 mod report;
 mod text;
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use args::{Cli, Command};
 use clap::Parser as _;
 use environment::Environment;
 use error::{Exit, Failure};
+
+/// How long the work has to let go after a signal.
+const LET_GO: Duration = Duration::from_millis(1000);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -68,9 +73,15 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
         .enable_all()
         .build()
         .map_err(|error| Failure::say(Exit::Resource, format!("the process cannot start its threads: {error}")))?;
-    let result = runtime.block_on(work);
-    // Whatever still waits for a daemon must not keep the process.
-    runtime.shutdown_background();
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = work => result,
+            exit = interrupt::wait() => Err(interrupt::failure(exit)),
+        }
+    });
+    // Dropping the work told the solver and the helpers to stop; what they still clean up is
+    // waited for, what hangs is not.
+    runtime.shutdown_timeout(LET_GO);
     result
 }
 
@@ -81,10 +92,15 @@ fn replaced(command: &str, instead: &str, args: &args::ReplacedArgs) -> Failure 
     Failure::say(Exit::Usage, format!("there is no `roche {command}` any more")).hint(line.trim_end())
 }
 
-/// Prints the result; a reader that has gone is an honest failure of the command.
-pub(crate) fn result_line(line: &str) -> Result<(), Failure> {
+/// Prints the result byte for byte; a reader that has gone is an honest failure of the command.
+///
+/// Where standard output was closed before the start, Rust's runtime has opened `/dev/null` in its
+/// place, just as Python and Node do for a child whose output nobody wants: the two cannot be told
+/// apart, and so the result goes nowhere and that is no failure.
+pub(crate) fn result_line(line: &OsStr) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", text::one_line(line)).and_then(|()| out.flush()).map_err(stdout_failure)
+    let line = [line.as_encoded_bytes(), b"\n"].concat();
+    out.write_all(&line).and_then(|()| out.flush()).map_err(stdout_failure)
 }
 
 /// Says that the result could not be printed.

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use roche_engine::solver::{Job, JobOptions, LocalDir, ResolveMode};
 use roche_frontend::prepare::{self, Prepare};
 use roche_frontend::release::Flags;
-use roche_frontend::vendor;
+use roche_frontend::vendor::{self, Vendored};
+use tempfile::TempDir;
 
 use crate::args::PrepareArgs;
 use crate::build::{Build, Planned};
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
-use crate::{backend, note, outputs};
+use crate::outputs::Request;
+use crate::progress::Display;
+use crate::{backend, interrupt, note};
 
 /// Lines of cargo's that are shown where it fails.
 const CARGO_LINES: usize = 10;
@@ -23,35 +26,51 @@ const CARGO_LINES: usize = 10;
 pub(crate) async fn run(args: &PrepareArgs, environment: &Environment) -> Result<(), Failure> {
     let flags = Flags { tags: args.tag.clone(), platform: args.solve.platform.clone(), ..Flags::default() };
     let prepare = Prepare::resolve(&args.from, &flags)?;
-    let outputs = outputs::parse(&args.output, environment, &[])?;
+    let mut request = Request::parse(&args.output, &args.solve, environment)?;
     let backend = backend::find(&args.solve, environment)?;
-    let build = Build::new(&args.output, &args.solve, outputs, &prepare.tags, None, environment, backend)?;
+    request.settle(&args.output, backend.has_store, None, &[], environment)?;
+    let narrate = !args.output.quiet && request.display != Display::RawJson;
+    let build = Build::new(&args.output, request, &prepare.tags, environment, backend);
 
-    if !args.output.quiet {
+    if narrate {
         note("fetching the service's crates with cargo");
     }
-    let work = tempfile::tempdir().map_err(|error| Failure::say(Exit::Resource, format!("no temporary folder can be made: {error}")))?;
-    let crates = vendor::vendor(work.path(), false, &mut cargo)?;
+    let (work, crates) = tokio::task::spawn_blocking(fetch)
+        .await
+        .map_err(|error| Failure::say(Exit::Resource, format!("the crates could not be fetched: {error}")))??;
     // Crates come from registries, not from the user's folder, and cargo checks that no file of
     // one is missing: none is held back.
     let local = LocalDir { path: crates.dir.clone(), admits: Arc::new(|_, _| true) };
     let resources = JobOptions { locals: BTreeMap::from([(prepare::LOCAL.to_owned(), local)]), ..JobOptions::default() };
     let mode = if args.solve.pull { ResolveMode::Pull } else { ResolveMode::Default };
     build
-        .run(resources, async |job: &mut dyn Job| {
+        .run(resources, async |job: &dyn Job| {
             let base = crate::release::base(job, &prepare.from, &prepare.platform, mode).await?;
             let plan = prepare::plan(&prepare, &base, &crates)?;
-            if !args.output.quiet {
-                plan.notices.iter().for_each(|notice| note(notice));
-            }
-            Ok(Planned::of(&plan))
+            Ok(Planned::of(&plan, &args.solve))
         })
-        .await
+        .await?;
+    drop(work);
+    Ok(())
 }
 
-/// Runs the user's cargo in a folder.
+/// Fetches the crates into a folder that lives as long as what is returned.
+fn fetch() -> Result<(TempDir, Vendored), Failure> {
+    let work = tempfile::tempdir().map_err(|error| Failure::say(Exit::Resource, format!("no temporary folder can be made: {error}")))?;
+    let crates = vendor::vendor(work.path(), &mut cargo)?;
+    Ok((work, crates))
+}
+
+/// Runs the user's cargo in a folder; a signal ends it.
 fn cargo(folder: &Path, args: &[&str]) -> Result<Vec<u8>, String> {
-    let output = Command::new("cargo").args(args).current_dir(folder).stdin(Stdio::null()).output();
+    let mut command = tokio::process::Command::new("cargo");
+    command.args(args).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::runtime::Handle::current().block_on(async {
+        tokio::select! {
+            output = command.output() => output,
+            _ = interrupt::wait() => Err(std::io::ErrorKind::Interrupted.into()),
+        }
+    });
     let output = output.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => "cargo was not found in PATH; install Rust, https://rustup.rs".to_owned(),
         _ => format!("cargo cannot be run: {error}"),

@@ -13,50 +13,53 @@ use crate::build::{Build, Planned};
 use crate::environment::Environment;
 use crate::error::Failure;
 use crate::logins::Logins;
-use crate::{backend, dry_run, note, outputs};
+use crate::outputs::{self, Request};
+use crate::progress::Display;
+use crate::{backend, dry_run, note};
 
 /// Releases the function in the current folder, or shows the plan of its release.
 pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result<(), Failure> {
     let flags = flags(args);
     flags.validate()?;
+    let mut request = Request::parse(&args.output, &args.solve, environment)?;
     if let Some(form) = args.dry_run {
+        outputs::refuse_in_dry_run(&args.output)?;
         dry_run::check(form, environment)?;
     }
     let project = Project::read(&environment.folder)?;
     let logins = Logins::look_up(flags.tags.is_empty() && environment.variable("DOCKER_USERNAME").is_none(), environment).await;
     let release = release::resolve(&flags, &environment.variables, &project, &|| logins.tell())?;
-    if !args.output.quiet {
+    if !args.output.quiet && request.display != Display::RawJson {
         project.notices.iter().for_each(|notice| note(notice));
     }
     if let Some(form) = args.dry_run {
         return dry_run::run(form, &project, &release, args, environment).await;
     }
 
-    let outputs = outputs::parse(&args.output, environment, &inputs(&project, environment))?;
     let backend = backend::find(&args.solve, environment)?;
-    let build = Build::new(&args.output, &args.solve, outputs, &release.tags, project.folder(), environment, backend)?;
+    request.settle(&args.output, backend.has_store, project.folder(), &inputs(&project, environment), environment)?;
+    let build = Build::new(&args.output, request, &release.tags, environment, backend);
     build
-        .run(JobOptions::default(), async |job: &mut dyn Job| {
+        .run(JobOptions::default(), async |job: &dyn Job| {
             let plan = plan(job, &project, &release, mode(args)).await?;
-            if !args.output.quiet {
-                plan.notices.iter().for_each(|notice| note(notice));
-            }
-            Ok(Planned::of(&plan))
+            Ok(Planned::of(&plan, &args.solve))
         })
         .await
 }
 
 /// Asks the solver for the base images and plans on them.
-pub(crate) async fn plan(job: &mut dyn Job, project: &Project, release: &Release, mode: ResolveMode) -> Result<Plan, Failure> {
-    let build = base(job, &release.build_image, &release.platform, mode).await?;
-    let runtime = match &release.runtime {
-        Runtime::Image(image) => Some(base(job, image, &release.platform, mode).await?),
-        Runtime::Scratch(_) => None,
+pub(crate) async fn plan(job: &dyn Job, project: &Project, release: &Release, mode: ResolveMode) -> Result<Plan, Failure> {
+    let runtime = async {
+        match &release.runtime {
+            Runtime::Image(image) => base(job, image, &release.platform, mode).await.map(Some),
+            Runtime::Scratch(_) => Ok(None),
+        }
     };
+    let (build, runtime) = tokio::try_join!(base(job, &release.build_image, &release.platform, mode), runtime)?;
     Ok(roche_frontend::plan::plan(project, release, &build, runtime.as_ref())?)
 }
 
-pub(crate) async fn base(job: &mut dyn Job, image: &Image, platform: &Platform, mode: ResolveMode) -> Result<BaseImage, Failure> {
+pub(crate) async fn base(job: &dyn Job, image: &Image, platform: &Platform, mode: ResolveMode) -> Result<BaseImage, Failure> {
     let resolved = job.resolve_image(&image.reference, platform, mode).await.map_err(|error| image_failure(error, image))?;
     Ok(BaseImage { reference: image.reference.clone(), digest: resolved.digest, config: resolved.config })
 }

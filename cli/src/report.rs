@@ -3,6 +3,7 @@
 //! Invariant: standard output gets the result alone; the files are written before it, so who sees
 //! the result finds them.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,6 @@ use crate::backend::Backend;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::outputs::Output;
-use crate::progress::trace::VertexTrace;
 use crate::progress::{Display, Trace};
 use crate::{files, text};
 
@@ -46,6 +46,7 @@ pub(crate) struct Report<'a> {
     pub(crate) added: &'a [AddedFile],
     pub(crate) exported: &'a Exported,
     pub(crate) trace: &'a Trace,
+    pub(crate) display: Display,
     pub(crate) elapsed: Duration,
 }
 
@@ -60,7 +61,7 @@ impl Report<'_> {
             let (_, digest) = self.digest()?;
             files::replace(&environment.folder.join(file), digest.as_bytes())?;
         }
-        if !args.quiet {
+        if !args.quiet && self.display != Display::RawJson {
             let _ = std::io::stderr().lock().write_all(self.text()?.as_bytes());
         }
         if self.outputs.iter().any(Output::is_stdout) {
@@ -70,20 +71,16 @@ impl Report<'_> {
     }
 
     /// The one line of standard output: the digest, the file, or the name with its digest.
-    fn result(&self, quiet: bool) -> Result<String, Failure> {
+    fn result(&self, quiet: bool) -> Result<OsString, Failure> {
         let in_store = self.outputs.iter().any(|output| matches!(output, Output::Store | Output::Registry));
         if quiet && (in_store || self.exported.response.contains_key(DIGEST)) {
-            return Ok(self.digest()?.1.to_owned());
+            return Ok(self.digest()?.1.into());
         }
         if in_store {
             let name = self.names.first().map(ToString::to_string).unwrap_or_default();
-            return Ok(format!("{name}@{}", self.digest()?.1));
+            return Ok(format!("{name}@{}", self.digest()?.1).into());
         }
-        let place = self.outputs.iter().find_map(|output| match output {
-            Output::Folder { dest } => Some(dest.as_path()),
-            other => other.file(),
-        });
-        Ok(place.map(|place| place.display().to_string()).unwrap_or_default())
+        Ok(self.outputs.iter().find_map(Output::place).map(OsString::from).unwrap_or_default())
     }
 
     /// The manifest's digest; where the store has no manifests, the image's id.
@@ -118,8 +115,7 @@ impl Report<'_> {
             let place = match output {
                 Output::Store => format!("the image store of {}", self.backend.solver.name()),
                 Output::Registry => "the registry".to_owned(),
-                Output::Folder { dest } => dest.display().to_string(),
-                other => other.file().map_or_else(|| "standard output".to_owned(), |file| file.display().to_string()),
+                other => other.place().map_or_else(|| "standard output".to_owned(), |file| file.display().to_string()),
             };
             ("written to", place)
         }));
@@ -145,30 +141,74 @@ impl Report<'_> {
     /// How many vertices were cached, and which ran.
     fn steps(&self) -> String {
         let total = self.definition.vertices().len();
-        let known = self.definition.vertices().filter_map(|vertex| Some((vertex.name(), self.trace.vertex(vertex.digest)?)));
-        let ran: Vec<(String, &VertexTrace)> = known.filter(|(_, vertex)| !vertex.cached && vertex.started.is_some()).collect();
+        let ran = self.trace.executed(self.definition);
         let mut said = format!("{} of {total} cached", total - ran.len());
-        for (i, (name, vertex)) in ran.iter().enumerate() {
+        for (i, (vertex, trace)) in ran.iter().enumerate() {
             let separator = if i == 0 { "; ran " } else { ", " };
-            let _ = write!(said, "{separator}{name} {}", text::seconds(vertex.elapsed(SystemTime::UNIX_EPOCH)));
+            let _ = write!(said, "{separator}{} {}", vertex.name(), text::seconds(trace.elapsed(SystemTime::UNIX_EPOCH)));
         }
         said
     }
 }
 
-/// Shows the last lines of the step that failed, and points the failure to it.
+/// Shows the last lines of the step that failed, and points the failure to them.
 pub(crate) fn explain(failure: Failure, trace: &Trace, display: Display, environment: &Environment) -> Failure {
-    let failed = trace.vertices.iter().find(|vertex| !vertex.error.is_empty() && !vertex.error.ends_with("context canceled"));
-    if let (Exit::Build, Some(vertex)) = (failure.exit, failed) {
-        let lines = vertex.tail(FAILURE_LINES);
-        if !lines.is_empty() && display != Display::RawJson {
-            let mut out = format!("\n--- {} ---\n", text::one_line(&vertex.name));
-            for line in lines {
-                let _ = writeln!(out, "{}", text::printable(line.rsplit('\r').next().unwrap_or_default(), environment.colour()));
-            }
-            out.push_str("---\n");
-            let _ = std::io::stderr().lock().write_all(out.as_bytes());
+    let Some(lines) = last_lines(&failure, trace, display, environment.colour()) else { return failure };
+    let _ = std::io::stderr().lock().write_all(lines.as_bytes());
+    failure.adding("; its last lines are above")
+}
+
+/// The last lines of the step that failed, where it wrote any and standard error is for people.
+fn last_lines(failure: &Failure, trace: &Trace, display: Display, colour: bool) -> Option<String> {
+    if failure.exit != Exit::Build || display == Display::RawJson {
+        return None;
+    }
+    let vertex = match failure.vertex {
+        Some(digest) => trace.vertex(digest),
+        None => trace.vertices.iter().find(|vertex| !vertex.error.is_empty() && !vertex.error.ends_with("context canceled")),
+    }?;
+    let lines = vertex.tail(FAILURE_LINES);
+    if lines.is_empty() {
+        return None;
+    }
+    let mut out = format!("\n--- {} ---\n", text::one_line(&vertex.name));
+    for line in lines {
+        let _ = writeln!(out, "{}", text::printable(line.rsplit('\r').next().unwrap_or_default(), colour));
+    }
+    out.push_str("---\n");
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use roche_engine::solver::{LogProgress, Progress, VertexProgress};
+    use roche_engine::{Digest, Error};
+
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_those_of_the_step_that_failed() {
+        let vertex = |name: &str| VertexProgress {
+            digest: Digest::of(name.as_bytes()),
+            inputs: Vec::new(),
+            name: name.into(),
+            cached: false,
+            started: None,
+            completed: None,
+            error: "failed".into(),
+        };
+        let log = |name: &str| LogProgress { vertex: Digest::of(name.as_bytes()), stream: 2, data: format!("{name} wrote\n").into_bytes(), timestamp: None };
+        let mut trace = Trace::default();
+        trace.fold(Progress { vertices: ["first", "second", "silent"].map(vertex).into(), logs: ["first", "second"].map(log).into(), ..Progress::default() });
+        let shown = |vertex: Option<&str>, display| {
+            let vertex = vertex.map(|name| Digest::of(name.as_bytes()));
+            let failure = Failure::from(Error::Step { vertex, name: "x".into(), exit_code: Some(1), reason: String::new() });
+            last_lines(&failure, &trace, display, false)
+        };
+        assert_eq!(shown(Some("second"), Display::Quiet).unwrap(), "\n--- second ---\nsecond wrote\n---\n");
+        assert_eq!(shown(None, Display::Quiet).unwrap(), "\n--- first ---\nfirst wrote\n---\n");
+        for (vertex, display) in [(Some("silent"), Display::Quiet), (Some("unknown"), Display::Quiet), (Some("second"), Display::RawJson)] {
+            assert_eq!(shown(vertex, display), None, "{vertex:?}");
         }
     }
-    failure
 }

@@ -3,12 +3,19 @@
 //! Invariant: what leaves here has no control character but tab, no escape sequence but colours
 //! (and those only where asked for), and nothing that reorders text.
 
+use std::fmt::Write as _;
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// Characters that the string of an escape sequence may have.
+const STRING: usize = 4096;
+
 /// Makes one line printable: escape sequences go, other control characters and characters that
 /// reorder text are shown as escapes. With `colour`, SGR sequences (`ESC [ … m`) stay.
 pub(crate) fn printable(text: &str, colour: bool) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut coloured = false;
-    let mut rest = text.chars();
+    let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
         match c {
             '\u{1b}' => {
@@ -34,8 +41,34 @@ pub(crate) fn one_line(text: &str) -> String {
     lines.join("; ")
 }
 
+/// Escapes in finished JSON what a terminal would obey: it stands in strings only, where `\uXXXX`
+/// means the same.
+pub(crate) fn json(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if (c.is_control() && c != '\n') || reorders(c) {
+            let _ = write!(clean, "\\u{:04x}", u32::from(c));
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}
+
+/// Puts spaces for tabs, up to the next multiple of eight columns.
+pub(crate) fn untabbed(text: &str) -> String {
+    let mut columns = 0;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let width = if c == '\t' { 8 - columns % 8 } else { 1 };
+        out.extend(std::iter::repeat_n(if c == '\t' { ' ' } else { c }, width));
+        columns += width;
+    }
+    out
+}
+
 /// Skips an escape sequence; returns the parameters of an SGR one.
-fn skip_escape(rest: &mut std::str::Chars<'_>) -> Option<String> {
+fn skip_escape(rest: &mut Peekable<Chars<'_>>) -> Option<String> {
     match rest.next() {
         Some('[') => {
             let mut parameters = String::new();
@@ -48,18 +81,39 @@ fn skip_escape(rest: &mut std::str::Chars<'_>) -> Option<String> {
             }
             None
         }
-        // Operating system commands and other strings, up to BEL or ESC \.
         Some(']' | 'P' | 'X' | '^' | '_') => {
-            let mut last = ' ';
-            for c in rest.by_ref() {
-                if c == '\u{7}' || (last == '\u{1b}' && c == '\\') {
-                    break;
-                }
-                last = c;
-            }
+            skip_string(rest);
+            None
+        }
+        // Such as `ESC ( B`: intermediate characters, then a final one.
+        Some('\u{20}'..='\u{2f}') => {
+            while rest.next_if(|c| matches!(c, '\u{20}'..='\u{2f}')).is_some() {}
+            rest.next_if(|c| matches!(c, '\u{30}'..='\u{7e}'));
             None
         }
         Some(_) | None => None,
+    }
+}
+
+/// Skips an operating system command or another string up to its end: BEL, ST or `ESC \`. One that
+/// has none nearby hides nothing: what it holds is shown as text.
+fn skip_string(rest: &mut Peekable<Chars<'_>>) {
+    let mut ahead = rest.clone();
+    for _ in 0..STRING {
+        match ahead.next() {
+            Some('\u{7}' | '\u{9c}') => {
+                *rest = ahead;
+                return;
+            }
+            Some('\u{1b}') => {
+                if ahead.next() == Some('\\') {
+                    *rest = ahead;
+                }
+                return;
+            }
+            Some(_) => {}
+            None => return,
+        }
     }
 }
 
@@ -107,6 +161,37 @@ mod tests {
     #[test]
     fn an_unended_sequence_hides_nothing_that_follows_later() {
         assert_eq!(printable(&format!("\u{1b}[{}x", "1".repeat(100)), true).chars().last(), Some('x'));
+    }
+
+    #[test]
+    fn intermediate_characters_belong_to_their_sequence() {
+        assert_eq!(printable("a\u{1b}(Bb\u{1b}#8c\u{1b} !/Gd\u{1b}7e", false), "abcde");
+        assert_eq!(printable("a\u{1b}(\u{1b}[1mb", false), "ab");
+    }
+
+    #[test]
+    fn a_string_ends_where_it_says_or_hides_nothing() {
+        for end in ["\u{7}", "\u{9c}", "\u{1b}\\"] {
+            assert_eq!(printable(&format!("a\u{1b}]0;title{end}b"), false), "ab");
+        }
+        assert_eq!(printable("a\u{1b}]0;error: b", false), "a0;error: b");
+        assert_eq!(printable("a\u{1b}]x\u{1b}[1my", false), "axy");
+        let far = format!("a\u{1b}]{}\u{7}b", "x".repeat(2 * STRING));
+        assert!(printable(&far, false).len() > 2 * STRING);
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_without_what_a_terminal_obeys() {
+        let hostile = serde_json::json!({"name": "a\u{7f}\u{9b}31m\u{202e}\n\u{1b}b\u{e9}"});
+        let clean = json(&format!("{hostile:#}\n"));
+        assert!(clean.chars().all(|c| c == '\n' || !c.is_control() && !reorders(c)), "{clean:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&clean).unwrap(), hostile);
+        assert!(clean.contains('\u{e9}'));
+    }
+
+    #[test]
+    fn tabs_become_as_many_spaces_as_a_terminal_shows() {
+        assert_eq!(untabbed("ab\tc\t\td"), "ab      c               d");
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub enum Error {
     /// A disk, a quota or a documented limit is exhausted.
     #[error("{0}")]
     Resource(String),
-    /// A file of the client's could not be read or written.
+    /// A file of the client's could not be read.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
@@ -69,7 +69,26 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// An output could not be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    Output {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl Error {
+    /// Says whether a disk, a quota or a limit is what an I/O error is about.
+    pub fn is_exhausted(error: &std::io::Error) -> bool {
+        use std::io::ErrorKind as Kind;
+        matches!(
+            error.kind(),
+            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ReadOnlyFilesystem | Kind::OutOfMemory
+        )
+    }
 }

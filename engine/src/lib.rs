@@ -37,6 +37,7 @@ pub mod llb;
 pub mod oci;
 pub mod op;
 pub mod solver;
+pub mod text;
 
 pub use digest::Digest;
 pub use error::Error;

@@ -3,7 +3,7 @@
 //! Invariant: a solver is told everything before it starts ([`JobOptions`]); during a job it asks
 //! the caller for nothing but what the options name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,19 +21,19 @@ pub trait Solver: Send + Sync {
     /// Returns how the report names the solver: its kind and address.
     fn name(&self) -> String;
 
-    /// Opens a job. Progress is sent until the job ends; a receiver that is dropped is no error.
-    async fn open(&self, options: JobOptions, progress: mpsc::UnboundedSender<Progress>) -> Result<Box<dyn Job>, Error>;
+    /// Opens a job. Progress is sent until the job ends; a receiver that is slow slows it down, one
+    /// that is dropped is no error.
+    async fn open(&self, options: JobOptions, progress: mpsc::Sender<Progress>) -> Result<Box<dyn Job>, Error>;
 }
 
 /// One build. Dropping a job cancels it; [`Job::cancel`] also waits until the solver has let go.
+///
+/// Calls may run at the same time: what two definitions share is solved once.
 #[async_trait]
-pub trait Job: Send {
-    /// Returns the capabilities that the solver has, as `solver/pb/caps.go` names them.
-    fn caps(&self) -> &BTreeSet<String>;
-
+pub trait Job: Send + Sync {
     /// Finds an image's digest and config without pulling its layers.
     async fn resolve_image(
-        &mut self,
+        &self,
         reference: &Reference,
         platform: &Platform,
         mode: ResolveMode,
@@ -43,13 +43,10 @@ pub trait Job: Send {
     ///
     /// Fails with [`Error::Unsupported`] before anything is sent where the solver lacks a
     /// capability that the definition needs.
-    async fn solve(&mut self, definition: &Definition) -> Result<Solved, Error>;
+    async fn solve(&self, definition: &Definition) -> Result<Solved, Error>;
 
     /// Lists a folder of a result, sorted by name.
-    async fn read_dir(&mut self, result: &Solved, path: &str) -> Result<Vec<FileInfo>, Error>;
-
-    /// Reads a file of a result.
-    async fn read_file(&mut self, result: &Solved, path: &str) -> Result<Vec<u8>, Error>;
+    async fn read_dir(&self, result: &Solved, path: &str) -> Result<Vec<FileInfo>, Error>;
 
     /// Ends the job with `result`: every output of the options is written.
     /// `config` is the image's OCI config (JSON) without `rootfs`; its `history` has an entry for
@@ -77,6 +74,9 @@ pub struct JobOptions {
     pub credentials: Option<Arc<dyn Credentials>>,
 }
 
+/// Judges a file by its path relative to a folder (with `/`) and its full path.
+pub type Admits = dyn Fn(&str, &Path) -> bool + Send + Sync;
+
 /// A folder that the solver may read during a job.
 #[derive(Clone)]
 pub struct LocalDir {
@@ -84,7 +84,7 @@ pub struct LocalDir {
     pub path: PathBuf,
     /// Says whether a file may leave the machine, by its path relative to the folder (with `/`)
     /// and its full path. Asked for every file and folder, whatever the solver asks for.
-    pub admits: Arc<dyn Fn(&str, &Path) -> bool + Send + Sync>,
+    pub admits: Arc<Admits>,
 }
 
 /// One output of a job.

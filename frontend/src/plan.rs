@@ -72,9 +72,10 @@ pub struct Entry {
     pub path: String,
     /// What it is.
     pub kind: EntryKind,
-    /// Its permission bits; the build image's file decides where absent.
+    /// Its permission bits. Where absent, a file has the build image's and a folder the runtime
+    /// image's, if that has it.
     pub mode: Option<u32>,
-    /// Its owner's name.
+    /// Its owner's name; a folder that the runtime image has keeps its own.
     pub owner: &'static str,
     /// Its size in bytes, where it is known before the build.
     pub size_bytes: Option<u64>,
@@ -140,7 +141,7 @@ pub fn plan(project: &Project, release: &Release, build: &BaseImage, runtime: Op
         target: added.image.into(),
         stages,
         config: runtime_config.release(platform, &release.labels, release.entrypoint),
-        contents: contents(added.overlay.vertex),
+        contents: contents(added.overlay.vertex, runtime.is_some()),
         overlay: Some(added.overlay),
         bases: std::iter::once(build).chain(runtime).cloned().collect(),
         notices,
@@ -174,9 +175,9 @@ pub(crate) fn config(image: &BaseImage, platform: &Platform, notices: &mut Vec<S
     Ok(config)
 }
 
-fn contents(vertex: Digest) -> Vec<Entry> {
+fn contents(vertex: Digest, runtime: bool) -> Vec<Entry> {
     let entry = |path: String, kind, mode, owner| Entry { path, kind, mode, owner, size_bytes: None, vertex };
-    let mut entries = vec![entry(runtime::FOLDER.to_owned(), EntryKind::Folder, Some(0o755), "root")];
+    let mut entries = vec![entry(runtime::FOLDER.to_owned(), EntryKind::Folder, (!runtime).then_some(0o755), "root")];
     let files = runtime::FILES.iter().map(|name| format!("{}/{name}", runtime::FOLDER));
     entries.extend(files.map(|path| entry(path, EntryKind::File, None, runtime::USER)));
     entries.extend(["/etc/group", "/etc/passwd"].map(|path| entry(path.to_owned(), EntryKind::File, Some(0o644), "root")));

@@ -14,8 +14,8 @@ use crate::shown;
 use open::{Refusal, read_inside};
 use rocherc::{Rocherc, RochercError};
 
-/// The largest function file. A definition carries it in one message, whose limit is the daemon's
-/// own (4 MiB or 16 MiB) and is looked at before sending.
+/// The largest file of a project. A definition carries all of them in one message, whose limit is
+/// the daemon's own (4 MiB or 16 MiB) and is looked at before sending.
 pub const LIMIT_BYTES: u64 = 4 << 20;
 
 /// A function project as it was when it was read.

@@ -112,6 +112,26 @@ pub enum Entrypoint {
     Direct,
 }
 
+impl Entrypoint {
+    const ALL: [Self; 2] = [Self::Script, Self::Direct];
+
+    /// Returns what `--entrypoint` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Script => "script",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// Returns the command of the image.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Script => "./run.sh",
+            Self::Direct => "/app/roche-service",
+        }
+    }
+}
+
 /// Why a release cannot be decided.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -285,11 +305,8 @@ fn usage(parameter: &str, reason: String) -> ReleaseError {
 }
 
 fn entrypoint(text: &str) -> Result<Entrypoint, ReleaseError> {
-    match text {
-        "script" => Ok(Entrypoint::Script),
-        "direct" => Ok(Entrypoint::Direct),
-        _ => Err(usage("--entrypoint", format!("{:?} is neither `script` nor `direct`", shown::text(text)))),
-    }
+    let found = Entrypoint::ALL.into_iter().find(|entrypoint| entrypoint.name() == text);
+    found.ok_or_else(|| usage("--entrypoint", format!("{:?} is neither `script` nor `direct`", shown::text(text))))
 }
 
 fn label(text: &str) -> Result<(String, String), ReleaseError> {

@@ -80,7 +80,7 @@ pub enum VendorError {
 pub type Cargo<'a> = &'a mut dyn FnMut(&Path, &[&str]) -> Result<Vec<u8>, String>;
 
 /// Brings the template's crates together in `work`, an empty folder of the caller's.
-pub fn vendor(work: &Path, offline: bool, cargo: Cargo<'_>) -> Result<Vendored, VendorError> {
+pub fn vendor(work: &Path, cargo: Cargo<'_>) -> Result<Vendored, VendorError> {
     for file in template::FILES {
         let path = work.join(file.path);
         let parent = path.parent().unwrap_or(work);
@@ -91,11 +91,7 @@ pub fn vendor(work: &Path, offline: bool, cargo: Cargo<'_>) -> Result<Vendored, 
         let command = args.first().copied().unwrap_or_default();
         cargo(work, args).map_err(|reason| VendorError::Cargo { command: command.to_owned(), reason })
     };
-    let mut args = vec!["vendor", "--locked", "--versioned-dirs", FOLDER];
-    if offline {
-        args.push("--offline");
-    }
-    run(&args)?;
+    run(&["vendor", "--locked", "--versioned-dirs", FOLDER])?;
     let mut used = BTreeSet::new();
     for target in TARGETS {
         // Offline: vendoring has fetched everything.
@@ -264,7 +260,7 @@ mod tests {
     #[test]
     fn packages_that_no_target_compiles_are_reduced() {
         let work = tempfile::tempdir().unwrap();
-        let vendored = vendor(work.path(), false, &mut fake).unwrap();
+        let vendored = vendor(work.path(), &mut fake).unwrap();
         assert_eq!(vendored.files, 6);
         let windows = work.path().join("vendor/windows-2.0.0");
         assert_eq!(fs::read_to_string(windows.join("Cargo.toml")).unwrap(), "windows-2.0.0");
@@ -277,12 +273,8 @@ mod tests {
     #[test]
     fn roots_depend_on_content_and_on_nothing_of_the_machine() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let first = vendor(one.path(), false, &mut fake).unwrap();
-        let second = vendor(two.path(), true, &mut |dir: &Path, args: &[&str]| {
-            assert!(args[0] != "vendor" || args.contains(&"--offline"));
-            fake(dir, args)
-        })
-        .unwrap();
+        let first = vendor(one.path(), &mut fake).unwrap();
+        let second = vendor(two.path(), &mut fake).unwrap();
         assert_eq!(first.root, second.root);
         let file = first.dir.join("used-1.0.0+meta/src/deep/big.rs");
         assert_eq!(file.metadata().unwrap().modified().unwrap(), SystemTime::UNIX_EPOCH);
@@ -293,9 +285,9 @@ mod tests {
     #[test]
     fn what_cargo_says_when_it_fails_is_passed_on() {
         let work = tempfile::tempdir().unwrap();
-        let error = vendor(work.path(), false, &mut |_: &Path, _: &[&str]| Err("no network".to_owned())).unwrap_err();
+        let error = vendor(work.path(), &mut |_: &Path, _: &[&str]| Err("no network".to_owned())).unwrap_err();
         assert_eq!(error.to_string(), "cargo vendor failed: no network");
-        let error = vendor(work.path(), false, &mut |dir: &Path, args: &[&str]| match args[0] {
+        let error = vendor(work.path(), &mut |dir: &Path, args: &[&str]| match args[0] {
             "metadata" => Ok(b"{}".to_vec()),
             _ => fake(dir, args),
         });

@@ -96,7 +96,9 @@ fn helped(table: &mut Table, what: &str, body: &str, says: &[&str]) {
 #[test]
 fn helpers_that_misbehave_give_4() {
     let mut table = Table::new("credential helpers");
-    let sleep = format!("sleep 8{}", unique().bytes().filter(u8::is_ascii_digit).map(char::from).take(6).collect::<String>());
+    // Two minutes, in digits that are this call's, so that what is left over ends in the end.
+    let digits: String = unique().bytes().map(|b| char::from(b'1' + b % 9)).collect();
+    let sleep = format!("sleep 120.{}", &digits[digits.len() - 8..]);
     helped(&mut table, "hangs", &format!("exec {sleep}"), &["docker-credential-odd"]);
     helped(&mut table, "hangs, and its child holds the pipe", &format!("{sleep} & wait"), &["docker-credential-odd"]);
     helped(&mut table, "never reads, never ends", &format!("exec <&-; trap '' TERM; {sleep}"), &["docker-credential-odd"]);
@@ -121,12 +123,10 @@ fn helpers_that_misbehave_give_4() {
     }
     helped(&mut table, "a user of what is no host", &answers("{\"Secret\":\"t\"}", ""), &["-t"]);
     helped(&mut table, "a user of another host", &answers("{\"https://evil.invalid:x/\":\"mallory\"}", ""), &["-t"]);
-    // What holds the pipe may outlive the helper, but not for long.
-    let started = std::time::Instant::now();
-    while !processes(&sleep).is_empty() {
-        assert!(started.elapsed() < Duration::from_secs(10), "a helper still runs: {sleep}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    // Nothing is left over: what a helper has started goes with it.
+    std::thread::sleep(SECOND);
+    let left = processes(&sleep);
+    table.broken.extend((!left.is_empty()).then(|| format!("what hanging helpers had started still runs: {left:?}")));
     table.end();
 }
 

@@ -201,7 +201,7 @@ fn what_may_not_be_read_is_not_skipped() {
         let project = files.iter().fold(Project::empty(), |project, file| {
             project.file(file, if *file == ".rocherc" { "# empty\n".to_string() } else { Project::function("x") })
         });
-        fs::set_permissions(project.path(locked), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(project.path(locked), fs::Permissions::from_mode(0o000)).unwrap();
         for (how, call) in
             [("plan", plan(project.root(), "llb")), ("release", roche(project.root()).args(["release", "-t", "x:1"]))]
         {

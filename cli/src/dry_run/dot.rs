@@ -11,7 +11,7 @@ use crate::text::one_line;
 
 /// Renders the plan.
 pub(super) fn render(dry_run: &DryRun<'_>) -> String {
-    let definition = dry_run.plan.definition();
+    let definition = &dry_run.definition;
     let mut ids: BTreeMap<Digest, usize> = BTreeMap::new();
     let mut out = String::from("digraph {\n");
     for (image, reason) in &dry_run.unresolved {

@@ -16,7 +16,7 @@ use super::DryRun;
 /// Renders the plan.
 pub(super) fn render(dry_run: &DryRun<'_>) -> String {
     let DryRun { plan, release, unresolved, .. } = dry_run;
-    let definition = plan.definition();
+    let definition = &dry_run.definition;
     let vertices: Vec<&Vertex> = definition.vertices().collect();
     let ids: BTreeMap<Digest, usize> = vertices.iter().enumerate().map(|(i, vertex)| (vertex.digest, i)).collect();
     let target = definition.target();

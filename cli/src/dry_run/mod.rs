@@ -18,7 +18,7 @@ use std::time::Duration;
 use roche_engine::oci::registry::{Registry, RegistryOptions};
 use roche_engine::op::Platform;
 use roche_engine::solver::{Job, JobOptions, ResolveMode};
-use roche_engine::{Digest, Vertex};
+use roche_engine::{Definition, Digest, Error, Vertex};
 use roche_frontend::plan::{BaseImage, Plan};
 use roche_frontend::project::Project;
 use roche_frontend::release::{Image, Release, Runtime};
@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use crate::args::{Form, ReleaseArgs};
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
-use crate::{backend, logins, note};
+use crate::{backend, build, logins, note};
 
 /// How long a registry has to answer.
 const REGISTRY: Duration = Duration::from_secs(1);
@@ -35,6 +35,8 @@ const REGISTRY: Duration = Duration::from_secs(1);
 /// A plan, and what is not known of it.
 pub(crate) struct DryRun<'a> {
     pub(crate) plan: &'a Plan,
+    /// What a release would submit.
+    pub(crate) definition: Definition,
     pub(crate) release: &'a Release,
     /// Base images without a digest or config, and why.
     pub(crate) unresolved: Vec<(String, String)>,
@@ -63,13 +65,14 @@ pub(crate) async fn run(form: Form, project: &Project, release: &Release, args: 
     let images = resolve(release, args, environment).await?;
     let plan = roche_frontend::plan::plan(project, release, &images.build, images.runtime.as_ref())?;
     let unknown = unknown(&plan, &images);
-    let dry_run = DryRun { plan: &plan, release, unresolved: images.unresolved, unknown };
+    let definition = build::submitted(&plan, plan.target, &args.solve);
+    let dry_run = DryRun { plan: &plan, definition, release, unresolved: images.unresolved, unknown };
     let bytes = match form {
         Form::Text => text::render(&dry_run).into_bytes(),
         Form::Json => json::render(&dry_run).into_bytes(),
         Form::Dot => dot::render(&dry_run).into_bytes(),
         Form::Llb => match dry_run.unresolved.first() {
-            None => plan.definition().encode(),
+            None => dry_run.definition.encode(),
             Some((image, reason)) => {
                 return Err(Failure::say(Exit::Registry, format!("{image} is not resolved, so the plan has no LLB yet: {reason}"))
                     .hint("start the back end that knows the image, or name one that can be pulled, with -b and -r"));
@@ -90,11 +93,20 @@ struct Images {
 /// Resolves the base images as the release would, and by their registries where no back end
 /// answers.
 async fn resolve(release: &Release, args: &ReleaseArgs, environment: &Environment) -> Result<Images, Failure> {
-    let (progress, _) = mpsc::unbounded_channel();
+    let (progress, _) = mpsc::channel(1);
     let credentials = logins::credentials(environment);
     let options = JobOptions { credentials: Some(std::sync::Arc::new(logins::credentials(environment))), ..JobOptions::default() };
-    let mut job = match backend::find(&args.solve, environment) {
-        Ok(backend) => backend.solver.open(options, progress).await.map_err(|error| note(&format!("no back end: {error}"))).ok(),
+    let job = match backend::find(&args.solve, environment) {
+        Ok(backend) => match backend.solver.open(options, progress).await {
+            Ok(job) => Some(job),
+            Err(error @ Error::Connect { .. }) => {
+                if !args.output.quiet {
+                    note(&format!("{error}; asking the registries instead"));
+                }
+                None
+            }
+            Err(error) => return Err(backend.failure(error)),
+        },
         Err(failure) if failure.exit == Exit::Unreachable => None,
         Err(failure) => return Err(failure),
     };
@@ -106,17 +118,21 @@ async fn resolve(release: &Release, args: &ReleaseArgs, environment: &Environmen
         Runtime::Scratch(_) => None,
     });
     for image in images {
-        let answer = match &mut job {
-            Some(job) => ask(&mut **job, image, &release.platform, crate::release::mode(args)).await,
+        let answer = match &job {
+            Some(job) => ask(&**job, image, &release.platform, crate::release::mode(args)).await,
             None => {
                 let answer = registry.resolve(&image.reference, &release.platform, Some(&credentials), REGISTRY).await;
                 answer.map(|found| BaseImage { reference: image.reference.clone(), digest: found.digest, config: found.config })
             }
         };
-        resolved.push(answer.unwrap_or_else(|error| {
-            unresolved.push((image.reference.familiar(), error.to_string()));
-            BaseImage { reference: image.reference.clone(), digest: None, config: b"{}".to_vec() }
-        }));
+        resolved.push(match answer {
+            Ok(base) => base,
+            Err(error @ Error::Registry { .. }) => {
+                unresolved.push((image.reference.familiar(), error.to_string()));
+                BaseImage { reference: image.reference.clone(), digest: None, config: Vec::new() }
+            }
+            Err(error) => return Err(error.into()),
+        });
     }
     if let Some(job) = job {
         job.cancel().await;
@@ -126,7 +142,7 @@ async fn resolve(release: &Release, args: &ReleaseArgs, environment: &Environmen
     Ok(Images { build, runtime: resolved.next(), unresolved })
 }
 
-async fn ask(job: &mut dyn Job, image: &Image, platform: &Platform, mode: ResolveMode) -> Result<BaseImage, roche_engine::Error> {
+async fn ask(job: &dyn Job, image: &Image, platform: &Platform, mode: ResolveMode) -> Result<BaseImage, Error> {
     let found = job.resolve_image(&image.reference, platform, mode).await?;
     Ok(BaseImage { reference: image.reference.clone(), digest: found.digest, config: found.config })
 }

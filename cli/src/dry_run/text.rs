@@ -14,7 +14,7 @@ const NAME: usize = 46;
 /// Renders the plan.
 pub(super) fn render(dry_run: &DryRun<'_>) -> String {
     let DryRun { plan, release, unresolved, .. } = dry_run;
-    let definition = plan.definition();
+    let definition = &dry_run.definition;
     let mut out = String::new();
     for (image, reason) in unresolved {
         let _ = writeln!(out, "unresolved: {image}: {}", one_line(reason));

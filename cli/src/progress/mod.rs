@@ -61,7 +61,7 @@ impl Display {
 }
 
 /// Shows messages until the solver sends no more; returns what they amounted to.
-pub(crate) async fn show(display: Display, mut progress: mpsc::UnboundedReceiver<Progress>) -> Trace {
+pub(crate) async fn show(display: Display, mut progress: mpsc::Receiver<Progress>) -> Trace {
     let mut trace = Trace::default();
     let mut plain = plain::Printer::default();
     let mut live = tty::Screen::default();
@@ -84,6 +84,10 @@ pub(crate) async fn show(display: Display, mut progress: mpsc::UnboundedReceiver
         if let Display::Plain { colour } = display {
             write(plain.print(&trace, &changes, colour).as_bytes());
         }
+    }
+    if let Display::Plain { colour } = display {
+        let changes = trace.last_lines();
+        write(plain.print(&trace, &changes, colour).as_bytes());
     }
     if let Display::Tty { colour } = display {
         write(live.finish(&trace, SystemTime::now(), colour).as_bytes());

@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::text;
+
 /// Writes a message as a line.
 pub(crate) fn line(progress: &Progress) -> Vec<u8> {
     let mut message = Map::new();
@@ -62,9 +64,9 @@ pub(crate) fn line(progress: &Progress) -> Vec<u8> {
             ("url", json!(warning.url)),
         ])
     }).collect());
-    let mut bytes = Value::Object(message).to_string().into_bytes();
-    bytes.push(b'\n');
-    bytes
+    let mut line = text::json(&Value::Object(message).to_string());
+    line.push('\n');
+    line.into_bytes()
 }
 
 /// Makes an object, leaving out what is empty, as Go's `omitempty` does.
@@ -98,7 +100,7 @@ mod tests {
             vertices: vec![VertexProgress {
                 digest: vertex,
                 inputs: Vec::new(),
-                name: "a\nb".into(),
+                name: "a\nb\u{9b}\u{202e}".into(),
                 cached: true,
                 started: Some(SystemTime::UNIX_EPOCH),
                 completed: None,
@@ -109,8 +111,9 @@ mod tests {
         };
         let line = line(&progress);
         assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
+        assert!(line.is_ascii(), "what a terminal would obey is escaped");
         let value: Value = serde_json::from_slice(&line).unwrap();
-        assert_eq!(value["vertexes"][0], json!({"digest": vertex.to_string(), "name": "a\nb", "cached": true, "started": "1970-01-01T00:00:00Z"}));
+        assert_eq!(value["vertexes"][0], json!({"digest": vertex.to_string(), "name": "a\nb\u{9b}\u{202e}", "cached": true, "started": "1970-01-01T00:00:00Z"}));
         assert_eq!(value["logs"][0]["data"], "Gwo=");
         assert!(value.get("statuses").is_none());
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use roche_engine::Digest;
+use roche_engine::{Definition, Digest, Vertex};
 use roche_engine::solver::{LogProgress, Progress, StatusProgress, VertexProgress};
 
 /// Bytes of a vertex's output that are kept for the report of a failure.
@@ -138,15 +138,45 @@ impl Trace {
         }
         for position in completed {
             let at = self.vertices[position].elapsed;
-            changes.extend(self.vertices[position].unended().map(|line| Change::Line { vertex: position, at, line }));
+            changes.extend(self.vertices[position].unended().into_iter().map(|line| Change::Line { vertex: position, at, line }));
             changes.push(Change::Completed(position));
         }
         changes
     }
 
+    /// Returns the lines that were never ended, once there is no more progress to come.
+    pub(crate) fn last_lines(&mut self) -> Vec<Change> {
+        let lines = self.vertices.iter_mut().enumerate().flat_map(|(vertex, state)| {
+            let at = state.elapsed;
+            state.unended().into_iter().map(move |line| Change::Line { vertex, at, line })
+        });
+        lines.collect()
+    }
+
     /// Returns what is known of a vertex.
     pub(crate) fn vertex(&self, digest: Digest) -> Option<&VertexTrace> {
         self.index.get(&digest).map(|&position| &self.vertices[position])
+    }
+
+    /// Returns the vertices of a definition that were executed, inputs first.
+    ///
+    /// Solvers say of a vertex that is taken from a cache that it was cached, and of what it was
+    /// made of that it started and completed: only its cache key was computed. So a vertex was
+    /// executed if it was not cached and something that needs its result was executed, too.
+    pub(crate) fn executed<'d>(&self, definition: &'d Definition) -> Vec<(&'d Vertex, &VertexTrace)> {
+        let mut needed = BTreeSet::from([definition.target().vertex]);
+        let mut executed = Vec::new();
+        for vertex in definition.vertices().collect::<Vec<_>>().into_iter().rev() {
+            if !needed.contains(&vertex.digest) {
+                continue;
+            }
+            if let Some(trace) = self.vertex(vertex.digest).filter(|trace| !trace.cached && trace.started.is_some()) {
+                executed.push((vertex, trace));
+                needed.extend(vertex.op.kind.inputs().iter().map(|edge| edge.vertex));
+            }
+        }
+        executed.reverse();
+        executed
     }
 
     fn position(&mut self, digest: Digest) -> usize {
@@ -214,8 +244,9 @@ impl VertexTrace {
         lines
     }
 
-    fn unended(&mut self) -> Option<Vec<u8>> {
-        self.partial.values_mut().map(std::mem::take).find(|rest| !rest.is_empty())
+    /// Takes the last lines, which have no end, of both streams.
+    fn unended(&mut self) -> Vec<Vec<u8>> {
+        self.partial.values_mut().map(std::mem::take).filter(|rest| !rest.is_empty()).collect()
     }
 }
 
@@ -256,6 +287,21 @@ mod tests {
         assert_eq!(trace.fold(log(digest, b"llo\nwor")), [line(b"hello")]);
         let changes = trace.fold(vertex(digest, at(10), at(12)));
         assert!(matches!(&changes[..], [Change::Line { line, .. }, Change::Completed(0)] if line == b"wor"), "{changes:?}");
+    }
+
+    #[test]
+    fn no_line_is_lost_for_want_of_an_end() {
+        let digest = Digest::of(b"v");
+        let mut trace = Trace::default();
+        let both = |data: &[u8]| {
+            let log = |stream| LogProgress { vertex: digest, stream, data: data.to_vec(), timestamp: None };
+            Progress { logs: vec![log(1), log(2)], ..Progress::default() }
+        };
+        trace.fold(both(b"early"));
+        assert_eq!(trace.fold(vertex(digest, at(1), at(2))).len(), 4);
+        trace.fold(both(b"late"));
+        assert_eq!(trace.last_lines().len(), 2);
+        assert_eq!(trace.last_lines(), []);
     }
 
     #[test]

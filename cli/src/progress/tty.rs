@@ -83,8 +83,9 @@ fn heading(vertex: &VertexTrace, now: SystemTime, colour: bool, width: usize) ->
 
 /// Cuts text to a number of columns.
 fn fit(text: &str, columns: usize) -> String {
+    let text = text::untabbed(text);
     if text.chars().count() <= columns {
-        return text.to_owned();
+        return text;
     }
     text.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
 }
@@ -134,6 +135,12 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1500);
         let lines = frame(&trace(), now, false, 30, true);
         assert_eq!(lines, [" = image               CACHED", " > compile a service wi… 1.5s", "    Compiling x"]);
+    }
+
+    #[test]
+    fn tabs_do_not_make_a_row_wider_than_the_terminal() {
+        assert_eq!(fit("a\tb\tc", 12), "a       b  …");
+        assert_eq!(fit("a\tb", 12), "a       b");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::Error;
+pub(super) use crate::text::shown;
 
 /// What is spoken at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,15 +104,6 @@ impl fmt::Display for Address {
     }
 }
 
-/// Bounds a text and escapes what a terminal would obey.
-pub(super) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(200).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
 fn tcp(rest: &str, protocol: Protocol, tls: bool) -> Result<Place, String> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match authority.strip_prefix('[') {
@@ -183,7 +175,7 @@ mod tests {
 
     #[test]
     fn control_characters_of_an_address_reach_no_terminal() {
-        let error = parsed("x\x1b[31m", Protocol::Buildkit).unwrap_err();
-        assert!(!error.contains('\x1b'), "{error:?}");
+        let error = parsed("x\x1b[31m\u{61c}", Protocol::Buildkit).unwrap_err();
+        assert!(!error.contains(['\x1b', '\u{61c}']), "{error:?}");
     }
 }

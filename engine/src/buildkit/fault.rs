@@ -69,8 +69,10 @@ pub(super) fn job(status: &Status, names: &[String], doing: &str) -> Error {
 
 /// Makes an error about an image, and says whether a later try may succeed.
 pub(super) fn registry(reference: &str, reason: String) -> Error {
-    const TRANSIENT: [&str; 16] = [
-        "429",
+    // A bare number may stand in any digest or port.
+    const TRANSIENT: [&str; 17] = [
+        "status code 429",
+        "status: 429",
         "too many requests",
         "toomanyrequests",
         "500 internal",
@@ -245,6 +247,11 @@ mod tests {
         for (reason, expected) in [
             ("unexpected status from HEAD request to https://h/v2/: 503 Service Unavailable", true),
             ("toomanyrequests: You have reached your pull rate limit", true),
+            ("unexpected status from GET request to https://h/v2/x: 429 Too Many Requests", true),
+            ("unexpected status code 429", true),
+            ("unexpected status: 429", true),
+            ("h/x@sha256:4292f1a1b1: not found", false),
+            ("dial tcp 10.0.42.9:4290: connect: connection refused", false),
             ("dial tcp 127.0.0.1:1: connect: connection refused", false),
             ("pull access denied, repository does not exist or may require authorization", false),
         ] {

@@ -25,7 +25,7 @@ use super::connection::{Connection, MESSAGE_BYTES};
 use super::export::{self, Exporters, Plan};
 use super::messages::{EncodedSolveRequest, result_id, solve_request, unix_mode};
 use super::session::Session;
-use super::status::follow;
+use super::status::{Heard, follow};
 use super::{docker, fault};
 use crate::graph::Definition;
 use crate::oci::{Credentials, Reference};
@@ -36,8 +36,6 @@ use crate::{Digest, Error};
 /// How long a job's end is waited for where something else has failed already, and how long its
 /// progress after that.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What is read of a file in one call.
-const READ_BYTES: i64 = 4 * 1024 * 1024;
 /// Where daemons say which job a call belongs to.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 /// Failures to solve in one call rather than at the first look at the result.
@@ -62,8 +60,8 @@ pub(super) struct GatewayJob {
     ending: watch::Receiver<Ending>,
     /// The last vertex that progress called failed.
     failed: watch::Receiver<Option<VertexProgress>>,
-    /// Turns true when progress has ended.
-    progress_over: watch::Receiver<bool>,
+    /// How much of the progress has been passed on.
+    heard: watch::Receiver<Heard>,
 }
 
 impl Drop for GatewayJob {
@@ -77,7 +75,7 @@ impl GatewayJob {
         solver: String,
         address: &Address,
         options: JobOptions,
-        progress: mpsc::UnboundedSender<Progress>,
+        progress: mpsc::Sender<Progress>,
     ) -> Result<Self, Error> {
         let mut connection = Connection::open(address).await?;
         let plan = export::plan(&options.exports, connection.exporters, &solver)?;
@@ -96,9 +94,9 @@ impl GatewayJob {
         })
         .abort_handle();
         let (tell_failed, failed) = watch::channel(None);
-        let (tell_over, progress_over) = watch::channel(false);
+        let (tell_heard, heard) = watch::channel(Heard::default());
         let client = ControlClient::new(connection.channel()).max_decoding_message_size(MESSAGE_BYTES);
-        connection.spawn(follow(client, reference.clone(), progress, tell_failed, tell_over));
+        connection.spawn(follow(client, reference.clone(), progress, tell_failed, tell_heard));
 
         let mut job = Self {
             solver,
@@ -119,7 +117,7 @@ impl GatewayJob {
             solving,
             ending,
             failed,
-            progress_over,
+            heard,
             connection,
         };
         job.learn_caps().await?;
@@ -193,10 +191,16 @@ impl GatewayJob {
         self.plan.names()
     }
 
-    /// Waits until progress has said all it has to say, but not for long.
+    /// Waits until progress has said all it has to say, but not long for the next word.
     async fn finish_progress(&self) {
-        let mut over = self.progress_over.clone();
-        drop(tokio::time::timeout(PATIENCE, over.wait_for(|over| *over)).await);
+        let mut heard = self.heard.clone();
+        loop {
+            let before = heard.borrow_and_update().messages;
+            let over = tokio::time::timeout(PATIENCE, heard.wait_for(|heard| heard.over)).await.is_ok();
+            if over || heard.borrow().messages == before {
+                return;
+            }
+        }
     }
 
     /// Waits a little for progress to name the vertex that failed, so that its logs are there.
@@ -216,12 +220,8 @@ impl GatewayJob {
 
 #[async_trait]
 impl Job for GatewayJob {
-    fn caps(&self) -> &BTreeSet<String> {
-        &self.caps
-    }
-
     async fn resolve_image(
-        &mut self,
+        &self,
         reference: &Reference,
         platform: &Platform,
         mode: ResolveMode,
@@ -259,7 +259,7 @@ impl Job for GatewayJob {
         Ok(ResolvedImage { digest, config: found.config })
     }
 
-    async fn solve(&mut self, definition: &Definition) -> Result<Solved, Error> {
+    async fn solve(&self, definition: &Definition) -> Result<Solved, Error> {
         let missing: Vec<String> = definition.caps().into_iter().filter(|cap| !self.caps.contains(cap)).collect();
         if !missing.is_empty() {
             return Err(Error::Unsupported { solver: self.solver.clone(), missing });
@@ -275,7 +275,7 @@ impl Job for GatewayJob {
         let (length, limit) = (prost::Message::encoded_len(&message), self.message_limit());
         if length > limit {
             return Err(Error::Resource(format!(
-                "the definition of {} vertices takes {length} bytes, but {} takes {limit} at most; split the work into several releases",
+                "the definition of {} vertices takes {length} bytes, but {} takes {limit} at most; make its files smaller",
                 definition.vertices().len(),
                 self.solver
             )));
@@ -307,7 +307,7 @@ impl Job for GatewayJob {
         }
     }
 
-    async fn read_dir(&mut self, result: &Solved, path: &str) -> Result<Vec<FileInfo>, Error> {
+    async fn read_dir(&self, result: &Solved, path: &str) -> Result<Vec<FileInfo>, Error> {
         if result.id.is_empty() {
             return Ok(Vec::new());
         }
@@ -330,26 +330,6 @@ impl Job for GatewayJob {
             .collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(files)
-    }
-
-    async fn read_file(&mut self, result: &Solved, path: &str) -> Result<Vec<u8>, Error> {
-        let doing = format!("reading {path} of a result");
-        let mut content = Vec::new();
-        loop {
-            let offset = i64::try_from(content.len()).map_err(|_| Error::Resource(format!("{path} is too large")))?;
-            let request = self.request(bridge::ReadFileRequest {
-                r#ref: result.id.clone(),
-                file_path: path.to_owned(),
-                range: Some(bridge::FileRange { offset, length: READ_BYTES }),
-                ..Default::default()
-            });
-            let mut client = self.bridge();
-            let part = self.call(&doing, client.read_file(request)).await?.map_err(|status| fault::call(&status, &doing))?;
-            content.extend_from_slice(&part.data);
-            if (part.data.len() as i64) < READ_BYTES {
-                return Ok(content);
-            }
-        }
     }
 
     async fn export(self: Box<Self>, result: Solved, config: Vec<u8>) -> Result<Exported, Error> {

@@ -93,7 +93,11 @@ pub fn locate(lookup: &Lookup) -> Result<Located, Error> {
         return Ok(named(from(&text, Protocol::Docker, tls, "DOCKER_HOST")?, "DOCKER_HOST"));
     }
     if let Some(name) = given(&lookup.docker_context).filter(|name| name != DEFAULT) {
-        return Ok(named(context(lookup, &name)?, &format!("docker context {name:?}, which DOCKER_CONTEXT names")));
+        let address = context(lookup, &name).map_err(|error| match error {
+            Error::Connect { address, reason } => Error::Connect { address: format!("{address} (from DOCKER_CONTEXT)"), reason },
+            other => other,
+        })?;
+        return Ok(named(address, &format!("docker context {name:?}, which DOCKER_CONTEXT names")));
     }
     let current = if given(&lookup.docker_context).is_some() { None } else { current_context(lookup)? };
     if let Some(name) = current {

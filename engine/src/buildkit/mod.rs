@@ -49,14 +49,6 @@ impl Buildkit {
     pub fn new(address: Address) -> Self {
         Self { address }
     }
-
-    /// Connects once, so that a daemon that is not there is known before work is done for it.
-    ///
-    /// Fails with [`Error::Connect`] within a second where nothing listens, and within about ten
-    /// where what listens does not answer.
-    pub async fn probe(&self) -> Result<(), Error> {
-        connection::Connection::open(&self.address).await.map(drop)
-    }
 }
 
 #[async_trait]
@@ -69,7 +61,7 @@ impl Solver for Buildkit {
         format!("{kind} at {}", self.address)
     }
 
-    async fn open(&self, options: JobOptions, progress: mpsc::UnboundedSender<Progress>) -> Result<Box<dyn Job>, Error> {
+    async fn open(&self, options: JobOptions, progress: mpsc::Sender<Progress>) -> Result<Box<dyn Job>, Error> {
         Ok(Box::new(gateway::GatewayJob::open(self.name(), &self.address, options, progress).await?))
     }
 }

@@ -14,13 +14,23 @@ use tonic::transport::Channel;
 use crate::Digest;
 use crate::solver::{LogProgress, Progress, StatusProgress, VertexProgress, WarningProgress};
 
-/// Reads a job's progress until it ends: `failed` is told each vertex that fails, `over` the end.
+/// How much of a job's progress has been passed on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heard {
+    /// The messages so far.
+    pub(super) messages: u64,
+    /// Whether there will be no more.
+    pub(super) over: bool,
+}
+
+/// Reads a job's progress until it ends: `failed` is told each vertex that fails, `heard` how far
+/// it is. A receiver that is slow slows the daemon down, so that no log piles up here.
 pub(super) async fn follow(
     mut client: ControlClient<Channel>,
     reference: String,
-    progress: mpsc::UnboundedSender<Progress>,
+    progress: mpsc::Sender<Progress>,
     failed: watch::Sender<Option<VertexProgress>>,
-    over: watch::Sender<bool>,
+    heard: watch::Sender<Heard>,
 ) {
     if let Ok(response) = client.status(control::StatusRequest { r#ref: reference }).await {
         let mut deltas = response.into_inner();
@@ -28,13 +38,14 @@ pub(super) async fn follow(
             let delta = progress_of(delta);
             let failure = delta.vertices.iter().rfind(|vertex| !vertex.error.is_empty() && vertex.completed.is_some()).cloned();
             // A receiver that is gone is no error.
-            drop(progress.send(delta));
+            drop(progress.send(delta).await);
+            heard.send_modify(|heard| heard.messages += 1);
             if failure.is_some() {
                 failed.send_replace(failure);
             }
         }
     }
-    over.send_replace(true);
+    heard.send_modify(|heard| heard.over = true);
 }
 
 /// Reads one delta.

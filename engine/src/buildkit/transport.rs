@@ -280,7 +280,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
-    use crate::buildkit::Buildkit;
+    use crate::buildkit::connection::Connection;
 
     /// Answers every connection with `answer` and closes it.
     fn server(answer: &'static [u8]) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -298,8 +298,7 @@ mod tests {
     }
 
     async fn refusal(path: &std::path::Path, protocol: Protocol) -> String {
-        let probing = Buildkit::new(Address::unix(path, protocol)).probe().await;
-        match probing.unwrap_err() {
+        match Connection::open(&Address::unix(path, protocol)).await.map(drop).unwrap_err() {
             Error::Connect { address, reason } => {
                 assert_eq!(address, format!("unix://{}", path.display()));
                 reason

@@ -3,6 +3,7 @@
 //! `ROCHE_SOAK=N` runs N cases of each property instead of the default.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test is told by the environment how long to run")]
 
 mod arbitrary;
 mod mutate;

@@ -49,13 +49,13 @@ fn digests_are_frozen() {
         vertices,
         [
             "bbf4b5fab158 build image quay.io/b:1",
-            "7c7ab31aa14f steps compile.sh, runtime.sh",
+            "29c53fef8988 steps compile.sh, runtime.sh",
             "bcd6bfbdf4d4 function functions.rs, lib.rs",
-            "b92cae01115d compile roche-service",
-            "dbb6ca1814dc test lib.rs",
+            "0c0c9246bf7a compile roche-service",
+            "4506fbcd8b99 test lib.rs",
             "8688da744a40 runtime image quay.io/r:1",
-            "443125e45ab1 lay out what the image gains",
-            "ce1da5da27e2 image files",
+            "5016f7235ad5 lay out what the image gains",
+            "384b299f3c54 image files",
         ]
     );
 }
@@ -137,6 +137,17 @@ fn odd_base_images_are_refused_or_named() {
     assert!(matches!(with("[]"), Err(PlanError::Image { .. })));
     let plan = with(r#"{"os":"linux","architecture":"s390x","config":{"OnBuild":["RUN x"]}}"#).unwrap();
     assert_eq!(plan.notices.len(), 2);
+}
+
+#[test]
+fn a_folder_that_the_runtime_image_may_have_keeps_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let project = project(dir.path(), &[("functions.rs", "fn")]);
+    for (runtime, mode) in [("r", None), ("scratch", Some(0o755))] {
+        let plan = plan_of(&project, runtime);
+        let folder = plan.contents.iter().find(|entry| entry.path == "/app").unwrap();
+        assert_eq!((folder.kind, folder.mode), (EntryKind::Folder, mode), "{runtime}");
+    }
 }
 
 #[test]

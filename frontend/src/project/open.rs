@@ -174,6 +174,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test makes what it reads")]
     fn fifos_sockets_devices_and_folders_are_refused_at_once() {
         let (_outer, root) = tree();
         let status = std::process::Command::new("mkfifo").arg(root.join("fifo")).status().unwrap();

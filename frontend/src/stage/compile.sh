@@ -30,8 +30,16 @@ if [ -f "$function/lib.rs" ]; then put "$function/lib.rs" src/lib.rs; fi
 package=$(sed -n '/^ *\[package\]/,/^ *\[/s/^ *name *= *.\([A-Za-z0-9_-]*\).*/\1/p' Cargo.toml | head -n 1)
 package=${package:-roche-service}
 crate=$(printf %s "$package" | tr - _)
-target=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-target}}
-for release in "$target/release" "$target"/*/release; do
+# Variables and .cargo/config.toml say where cargo writes, and only cargo knows both.
+told=$(cargo metadata --format-version 1 --no-deps 2>/dev/null || :)
+place() { printf '%s\n' "$told" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
+target=$(place target_directory)
+target=${target:-${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-target}}}
+# Newer cargos can keep what they know apart from what they make.
+build=$(place build_directory)
+set -- "$target/release" "$target"/*/release
+if [ "${build:-$target}" != "$target" ]; then set -- "$@" "$build/release" "$build"/*/release; fi
+for release in "$@"; do
     [ -d "$release" ] || continue
     if [ -d "$release/.fingerprint" ]; then
         rm -rf "$release/.fingerprint/$package"-???????????????? \
@@ -43,6 +51,9 @@ for release in "$target/release" "$target"/*/release; do
     fi
     rm -f "$release/roche-service"
 done
+
+# What is copied here below must be new too.
+rm -f target/release/roche-service
 
 cargo build --release
 

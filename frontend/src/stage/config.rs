@@ -83,16 +83,12 @@ impl ImageConfig {
     pub(crate) fn release(self, platform: &Platform, labels: &BTreeMap<String, String>, entrypoint: Entrypoint) -> Vec<u8> {
         let mut env = self.env_with_path();
         set(&mut env, "PORT", PORT);
-        let command = match entrypoint {
-            Entrypoint::Script => "./run.sh",
-            Entrypoint::Direct => "/app/roche-service",
-        };
         let by = ["roche release: rocheuser, the shared objects that the runtime lacks, /app"];
         self.derive(platform, &by, |config| {
             config.insert("Env".to_owned(), json!(env));
             config.insert("User".to_owned(), json!(USER));
             config.insert("WorkingDir".to_owned(), json!(FOLDER));
-            config.insert("Cmd".to_owned(), json!([command]));
+            config.insert("Cmd".to_owned(), json!([entrypoint.command()]));
             object(config, "ExposedPorts").insert(format!("{PORT}/tcp"), json!({}));
             label(config, labels);
         })

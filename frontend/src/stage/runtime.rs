@@ -48,11 +48,7 @@ pub(crate) fn add(
     entrypoint: Entrypoint,
 ) -> Result<Runtime, GraphError> {
     let (there, out) = (format!("{MOUNTS}/runtime"), format!("{MOUNTS}/out"));
-    let entrypoint = match entrypoint {
-        Entrypoint::Script => "script",
-        Entrypoint::Direct => "direct",
-    };
-    let exec = super::run(builder, scripts, SCRIPT.0, &[PROJECT, &there, &out, entrypoint]);
+    let exec = super::run(builder, scripts, SCRIPT.0, &[PROJECT, &there, &out, entrypoint.name()]);
     let mut exec = exec.mount(Mount::bind(&out, None));
     exec.mounts.extend(runtime.map(|runtime| Mount::readonly(&there, runtime)));
     let exec = Exec { env: config.env_with_path(), network: Network::None, ..exec }.ordered();

@@ -69,7 +69,7 @@ has() {
     return 1
 }
 
-# free FILE: sets $id to the lowest system id that FILE does not have.
+# free FILE: sets $wanted to the lowest system id that FILE does not have.
 free() {
     wanted=100
     while has 3 "$wanted" "$1"; do

@@ -2,12 +2,19 @@
 
 use super::*;
 
-/// Answers as cargo would: writes the function's text as the program, where it was told.
+/// Answers as cargo would: writes the function's text as the program, where it was told by a
+/// variable or (`CONFIGURED`, `TRIPLE`) by its configuration.
 const CARGO: &str = r#"#!/bin/sh
-echo "$*" >>"$CARGO_LOG"
+target=${CARGO_TARGET_DIR:-${CONFIGURED:-$PWD/target}}
+if [ "$1" = metadata ]; then
+    printf '{"packages":[],"target_directory":"%s","build_directory":"%s","version":1,"metadata":null}' "$target" "${BUILD:-$target}"
+    exit
+fi
+echo "$*" >>"$LOG"
 [ "$1" = build ] || exit 0
-mkdir -p "${CARGO_TARGET_DIR:-target}/release"
-cat src/app/functions.rs src/functions.rs 2>/dev/null | head -n 1 >"${CARGO_TARGET_DIR:-target}/release/${MADE:-roche-service}"
+made=$target/${TRIPLE:+$TRIPLE/}release
+mkdir -p "$made"
+cat src/app/functions.rs src/functions.rs 2>/dev/null | head -n 1 >"$made/${MADE:-roche-service}"
 "#;
 
 const MANIFEST: &str =
@@ -30,7 +37,7 @@ impl Case {
     fn run(&self, shell: &[&str], env: &[(&str, &str)]) -> Output {
         let path = format!("{}:{}", self.root.join("bin").display(), std::env::var("PATH").unwrap());
         let log = self.root.join("log").display().to_string();
-        let env: Vec<(&str, &str)> = [("PATH", path.as_str()), ("CARGO_LOG", log.as_str())].iter().chain(env).copied().collect();
+        let env: Vec<(&str, &str)> = [("PATH", path.as_str()), ("LOG", log.as_str())].iter().chain(env).copied().collect();
         run(shell, "compile.sh", &[&self.root.join("function"), &self.root.join("project")], &env)
     }
 
@@ -106,6 +113,17 @@ fn a_package_of_another_name_and_a_layout_that_is_not_known_are_cleaned_too() {
 }
 
 #[test]
+fn what_cargo_knows_goes_where_it_is_kept_apart_too() {
+    for shell in SHELLS {
+        let case = Case::new(&[("known/release/.fingerprint/roche-service-0123456789abcdef/x", "")]);
+        add(&case.root, &[("project/known/release/.fingerprint/tide-0123456789abcdef/x", "")]);
+        let known = case.root.join("project/known").display().to_string();
+        assert!(case.run(shell, &[("BUILD", &known)]).status.success());
+        assert_eq!(list(&case.root.join("project/known")), ["release/.fingerprint/tide-0123456789abcdef/x"]);
+    }
+}
+
+#[test]
 fn a_program_in_another_target_folder_is_found() {
     for shell in SHELLS {
         let case = Case::new(&[]);
@@ -114,6 +132,35 @@ fn a_program_in_another_target_folder_is_found() {
         assert!(output.status.success(), "{shell:?} {}", stderr(&output));
         assert_eq!(case.read("project/target/release/roche-service"), "new\n");
     }
+}
+
+#[test]
+fn an_old_program_never_ships_for_one_that_was_made_elsewhere() {
+    for shell in SHELLS {
+        for (variable, triple) in [("CARGO_TARGET_DIR", ""), ("CONFIGURED", ""), ("CARGO_TARGET_DIR", "x"), ("CONFIGURED", "x")] {
+            let case = Case::new(&[("target/release/roche-service", "old\n"), ("target/x/release/roche-service", "old\n")]);
+            add(&case.root, &[("elsewhere/release/roche-service", "old\n"), ("elsewhere/x/release/roche-service", "old\n")]);
+            let elsewhere = case.root.join("elsewhere").display().to_string();
+            let output = case.run(shell, &[(variable, &elsewhere), ("TRIPLE", triple)]);
+            assert!(output.status.success(), "{shell:?} {variable} {}", stderr(&output));
+            assert_eq!(case.read("project/target/release/roche-service"), "new\n", "{shell:?} {variable} {triple}");
+        }
+    }
+}
+
+#[test]
+fn cargo_itself_says_where_its_configuration_puts_programs() {
+    let case = Case::new(&[("target/release/roche-service", "old"), ("src/main.rs", "mod functions;\nfn main() { functions::f() }")]);
+    add(&case.root.join("function"), &[("functions.rs", "pub fn f() { print!(\"new\") }")]);
+    let manifest = "[package]\nname = \"roche-service\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
+    add(&case.root.join("project"), &[("Cargo.toml", manifest), (".cargo/config.toml", "[build]\ntarget-dir = \"made\"\n")]);
+    let tools = Path::new(env!("CARGO")).parent().unwrap();
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let rustc = tools.join("rustc").display().to_string();
+    let output = case.run(&["/bin/sh"], &[("PATH", &path), ("RUSTC", &rustc), ("CARGO_NET_OFFLINE", "true")]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = Command::new(case.root.join("project/target/release/roche-service")).output().unwrap();
+    assert_eq!(said.stdout, b"new");
 }
 
 #[test]

@@ -146,12 +146,10 @@ fn pour(queue: &mut mpsc::Receiver<Block>, output: &mut dyn io::Write) -> io::Re
 
 /// Says what failed: a full disk is another matter than a bad path.
 pub(super) fn failed(path: &Path, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Error::Resource(format!("{}: {error}; free some space or choose another place", path.display()))
-        }
-        _ => Error::File { path: path.to_owned(), source: error },
+    if Error::is_exhausted(&error) {
+        return Error::Resource(format!("{}: {error}; free some space or choose another place", path.display()));
     }
+    Error::Output { path: path.to_owned(), source: error }
 }
 
 #[cfg(unix)]

@@ -8,7 +8,7 @@
 //! relative and in order, and their folders were sent before; every step on the way is opened
 //! without following links; content goes to a new file beside its place and is renamed. What is
 //! there already is replaced file by file and nothing is deleted. Owners, extended attributes,
-//! setuid, setgid and sticky bits are not taken over; devices and pipes are refused.
+//! setuid, setgid and sticky bits are not taken over; devices, pipes and sockets are left out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -35,6 +35,9 @@ const LIMIT_ENTRIES: u32 = 5_000_000;
 
 /// The longest path and link target, in bytes, as Linux has it.
 const LIMIT_PATH_BYTES: usize = 4096;
+
+/// A device that is read by the character.
+const DEVICE_BY_CHARACTER: u32 = mode::DEVICE | mode::CHAR_DEVICE;
 
 type Answers = mpsc::Sender<Result<Bytes, Status>>;
 
@@ -216,7 +219,9 @@ impl Folder {
                 self.files.insert(stat.path.clone());
                 self.waiting.push_back(Incoming { id, stat, open: None });
             }
-            _ => return Err(refused(format!("{:?} is a device, pipe or socket; exclude it or export an archive", stat.path))),
+            // Base images have some (`dev/console`), and only root may make a device.
+            mode::DEVICE | DEVICE_BY_CHARACTER | mode::PIPE | mode::SOCKET => {}
+            _ => return Err(refused(format!("{:?} has a type that no file has", stat.path))),
         }
         Ok(())
     }

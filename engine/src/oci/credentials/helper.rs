@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -43,6 +42,30 @@ struct Answer {
     secret: String,
 }
 
+/// A process group that is killed when this is dropped, unless it was let go.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some(pid) = self.0.and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
+            // Gone already is as good.
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_program(place: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    place.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_program(place: &Path) -> bool {
+    place.is_file()
+}
+
 impl Helper<'_> {
     /// Asks for the credential of `server`.
     pub(super) async fn find(&self, server: &str) -> Result<Option<Credential>, Error> {
@@ -61,6 +84,10 @@ impl Helper<'_> {
         let unknown = ["credentials not found", "not implemented", "not supported", "unsupported"];
         let Some(text) = self.run("list", "", &unknown).await? else { return Ok(Vec::new()) };
         let users: Option<BTreeMap<String, String>> = serde_json::from_slice(&text).map_err(|_| self.not_json("list"))?;
+        let is_host = |host: &str| host.contains(['.', ':']) || host == "localhost";
+        if users.iter().flatten().any(|(key, _)| !is_host(&split_key(key).0)) {
+            return Err(self.not_json("list"));
+        }
         let users = users.into_iter().flatten();
         Ok(users.filter_map(|(key, user)| matches!(split_key(&key).1, "").then(|| (split_key(&key).0, user))).collect())
     }
@@ -70,10 +97,14 @@ impl Helper<'_> {
         let program = self.program()?;
         let mut command = Command::new(program);
         command.arg(action).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
         if let Some(search) = self.search {
             command.env("PATH", search);
         }
         let mut child = command.spawn().map_err(|error| self.fault(&format!("cannot be run: {error}; reinstall it")))?;
+        // What the helper started goes with it, where it has to be killed.
+        let mut group = Group(child.id());
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (mut stdin, stdout) = stdin.zip(stdout).expect("both were asked for");
         let talk = async {
@@ -91,9 +122,10 @@ impl Helper<'_> {
             };
             Ok((status.map_err(|error| self.fault(&format!("broke off: {error}")))?, answer))
         };
-        // Dropping the child kills it.
+        // Dropping the group kills it.
         let late = || self.fault("did not answer within 10 s and was killed; see what it waits for");
         let (status, answer) = tokio::time::timeout_at(self.deadline, talk).await.map_err(|_| late())??;
+        group.0 = None;
         if status.success() {
             return Ok(Some(answer));
         }
@@ -115,8 +147,7 @@ impl Helper<'_> {
         let file_name = format!("docker-credential-{}", self.name);
         let folders = self.search.map(std::env::split_paths).into_iter().flatten();
         let places = folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(&file_name));
-        let runs = |place: &PathBuf| place.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
-        { places }.find(runs).ok_or_else(|| self.fault("is not in PATH; install it, or take it out of that file"))
+        { places }.find(|place| is_program(place)).ok_or_else(|| self.fault("is not in PATH; install it, or take it out of that file"))
     }
 
     fn not_json(&self, action: &str) -> Error {
