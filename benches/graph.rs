@@ -73,7 +73,8 @@ fn chain(graph: &mut Graph) -> Result<Digest, GraphError> {
 
 fn fan(graph: &mut Graph) -> Result<Digest, GraphError> {
     let root = image(graph)?;
-    let inputs = (0..VERTICES).map(|i| graph.add(exec(root, i), Metadata::default()).map(Edge::from)).collect::<Result<_, _>>()?;
+    let inputs =
+        (0..VERTICES).map(|i| graph.add(exec(root, i), Metadata::default()).map(Edge::from)).collect::<Result<_, _>>()?;
     graph.add(Merge { inputs }, Metadata::default())
 }
 

@@ -13,6 +13,8 @@
 //! Needs the daemons and images of `tests/run`: `tests/setup/daemons start && tests/setup/images`,
 //! then `. $ROCHE_TEST_STATE/env` and `tests/setup/build-image`; run by `cargo bench --bench release`.
 
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -55,7 +57,8 @@ struct Bench {
 
 impl Bench {
     fn new(daemon: &'static str) -> Self {
-        let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; see the head of benches/release.rs"));
+        let variable =
+            |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; see the head of benches/release.rs"));
         let bench = Self {
             daemon,
             socket: variable(daemon).into(),
@@ -86,7 +89,15 @@ impl Bench {
             done
         };
         let mut docker = || timed(&mut self.docker_build("Dockerfile"));
-        let mut minimal = || timed(Command::new(std::env::current_exe().expect("this program has a path")).arg(MINIMAL).arg(&self.socket).arg(&llb).arg("bench/minimal:1"));
+        let mut minimal = || {
+            timed(
+                Command::new(std::env::current_exe().expect("this program has a path"))
+                    .arg(MINIMAL)
+                    .arg(&self.socket)
+                    .arg(&llb)
+                    .arg("bench/minimal:1"),
+            )
+        };
         let [release, docker, minimal] = in_turn([&mut release, &mut docker, &mut minimal]);
         println!("(a) nothing changed, {vertices} vertices reported by the daemon");
         row("roche release", release, None);
@@ -117,7 +128,8 @@ impl Bench {
     fn edit(&mut self) {
         self.edits += 1;
         let unique = format!("{} of {}", self.edits, std::process::id());
-        fs::write(self.folder.path().join("functions.rs"), FUNCTION.replace("NUMBER", &unique)).expect("the function can be written");
+        fs::write(self.folder.path().join("functions.rs"), FUNCTION.replace("NUMBER", &unique))
+            .expect("the function can be written");
     }
 
     fn roche(&self) -> Command {
@@ -181,7 +193,7 @@ fn minimal_client(args: &[String]) {
         let options = JobOptions { exports: vec![Export::Store { names: vec![name.clone()] }], ..JobOptions::default() };
         // Dropped at once: nobody looks at this client's progress.
         let (progress, _) = tokio::sync::mpsc::channel(1);
-        let mut job = solver.open(options, progress).await.expect("the daemon is there");
+        let job = solver.open(options, progress).await.expect("the daemon is there");
         let solved = job.solve(&definition).await.expect("the definition is solved");
         job.export(solved, b"{\"os\":\"linux\",\"architecture\":\"amd64\"}".to_vec()).await.expect("the image is stored");
     });
@@ -245,14 +257,16 @@ fn row(name: &str, cost: Cost, ratio: Option<(&str, f64)>) {
 fn digests(progress: &str) -> usize {
     let messages = progress.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let digests = messages.flat_map(|message| message["vertexes"].as_array().cloned().unwrap_or_default());
-    let unique: std::collections::BTreeSet<Digest> = digests.filter_map(|vertex| vertex["digest"].as_str()?.parse().ok()).collect();
+    let unique: std::collections::BTreeSet<Digest> =
+        digests.filter_map(|vertex| vertex["digest"].as_str()?.parse().ok()).collect();
     unique.len()
 }
 
 /// Time that the machine's processors were busy since it started (`/proc/stat`).
 fn machine_cpu() -> Duration {
     let stat = fs::read_to_string("/proc/stat").expect("/proc/stat can be read");
-    let fields: Vec<u64> = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    let fields: Vec<u64> =
+        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
     // user, nice, system, irq, softirq, in hundredths of a second; idle and iowait are not work.
     Duration::from_millis(10 * [0, 1, 2, 5, 6].iter().map(|&i| fields[i]).sum::<u64>())
 }

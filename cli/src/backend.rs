@@ -57,10 +57,16 @@ fn tls(args: &SolveArgs, environment: &Environment) -> Result<Option<TlsFiles>, 
     let addressed = args.builder.is_none() && (args.addr.is_some() || by_environment());
     match (&args.tlscacert, &args.tlscert, &args.tlskey) {
         (None, None, None) => Ok(None),
-        _ if !addressed => Err(Failure::say(Exit::Usage, "--tlscacert and --tlscert are for the daemon that --addr or BUILDKIT_HOST names")
-            .hint("add --addr tcp://HOST:PORT")),
-        (Some(ca), cert, key) => Ok(Some(TlsFiles { ca: ca.clone(), identity: cert.clone().zip(key.clone()), server_name: None })),
-        (None, ..) => Err(Failure::say(Exit::Usage, "--tlscert needs --tlscacert, the certificate that the daemon is checked with")),
+        _ if !addressed => {
+            Err(Failure::say(Exit::Usage, "--tlscacert and --tlscert are for the daemon that --addr or BUILDKIT_HOST names")
+                .hint("add --addr tcp://HOST:PORT"))
+        }
+        (Some(ca), cert, key) => {
+            Ok(Some(TlsFiles { ca: ca.clone(), identity: cert.clone().zip(key.clone()), server_name: None }))
+        }
+        (None, ..) => {
+            Err(Failure::say(Exit::Usage, "--tlscert needs --tlscacert, the certificate that the daemon is checked with"))
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::report::{self, AddedFile, Report};
 use crate::{logins, note};
 
 /// Messages that wait to be shown; a daemon that floods us waits for the terminal.
-const PROGRESS: usize = 16;
+const PROGRESS: usize = 64;
 
 /// A build, ready to run.
 pub(crate) struct Build<'a> {
@@ -119,7 +119,12 @@ impl<'a> Build<'a> {
         }
     }
 
-    async fn work<P>(&self, options: JobOptions, progress: mpsc::Sender<roche_engine::solver::Progress>, plan: P) -> Result<Built, Failure>
+    async fn work<P>(
+        &self,
+        options: JobOptions,
+        progress: mpsc::Sender<roche_engine::solver::Progress>,
+        plan: P,
+    ) -> Result<Built, Failure>
     where
         P: AsyncFnOnce(&dyn Job) -> Result<Planned, Failure>,
     {

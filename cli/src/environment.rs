@@ -47,8 +47,9 @@ pub(crate) struct Environment {
 impl Environment {
     /// Reads the surroundings.
     pub(crate) fn read() -> Result<Self, Failure> {
-        let folder = std::env::current_dir()
-            .map_err(|error| Failure::say(Exit::Project, format!("the current folder cannot be read: {error}")).hint("cd to a folder that exists"))?;
+        let folder = std::env::current_dir().map_err(|error| {
+            Failure::say(Exit::Project, format!("the current folder cannot be read: {error}")).hint("cd to a folder that exists")
+        })?;
         Ok(Self {
             variables: kept(std::env::vars_os())?,
             folder,
@@ -85,7 +86,8 @@ fn kept(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<BTreeMa
     let read = variables.filter_map(|(name, value)| Some((*READ.iter().find(|read| name == **read)?, value)));
     read.map(|(name, value)| match value.into_string() {
         Ok(value) => Ok((name.to_owned(), value)),
-        Err(_) => Err(Failure::say(Exit::Usage, format!("the variable {name} is not UTF-8")).hint(format!("unset {name}, or set it to UTF-8"))),
+        Err(_) => Err(Failure::say(Exit::Usage, format!("the variable {name} is not UTF-8"))
+            .hint(format!("unset {name}, or set it to UTF-8"))),
     })
     .collect()
 }

@@ -32,9 +32,13 @@ impl Exit {
         match self {
             Self::Build => "correct what the step complains of; --progress plain shows all that it wrote",
             Self::Usage => "roche release --help lists what can be said",
-            Self::Project => "a project is a functions.rs, or src/functions.rs, with `pub fn handler() -> tide::Server<()>`; roche init writes one",
+            Self::Project => {
+                "a project is a functions.rs, or src/functions.rs, with `pub fn handler() -> tide::Server<()>`; roche init writes one"
+            }
             Self::Configuration => "correct the file that is named, or remove it",
-            Self::Unreachable => "start a daemon (sudo systemctl start docker), or name one: --addr unix:///run/buildkit/buildkitd.sock",
+            Self::Unreachable => {
+                "start a daemon (sudo systemctl start docker), or name one: --addr unix:///run/buildkit/buildkitd.sock"
+            }
             Self::Daemon => "run the same command again, what was finished is cached; the daemon's own log says why it failed",
             Self::Registry => "check the name of the image, and that you are logged in: docker login REGISTRY",
             Self::Integrity => "run the same command again; if it says the same, what was fetched is not what its name promises",
@@ -138,7 +142,9 @@ impl From<EngineError> for Failure {
                 Self { vertex: *vertex, ..Self::say(exit, format!("step {name:?} failed with exit status {code}")) }
             }
             EngineError::Step { vertex, .. } => Self { vertex: *vertex, ..failure },
-            EngineError::Output { .. } if exit == Exit::Usage => failure.hint("name another place for the output: -o type=oci,dest=FILE, or -o FOLDER"),
+            EngineError::Output { .. } if exit == Exit::Usage => {
+                failure.hint("name another place for the output: -o type=oci,dest=FILE, or -o FOLDER")
+            }
             EngineError::Connect { reason, .. } if reason.to_lowercase().contains("permission denied") => failure
                 .hint("add yourself to the group that owns the socket: sudo usermod -aG docker \"$USER\", then log in again"),
             EngineError::Unsupported { .. } => failure.hint("use a newer daemon, or leave out what it lacks"),
@@ -170,7 +176,11 @@ impl From<ReleaseError> for Failure {
             ReleaseError::Usage { .. } => Exit::Usage,
             _ => Exit::Configuration,
         };
-        error.hints().iter().fold(Self::new(exit, &error), |failure, hint| failure.hint(hint.as_str()))
+        let failure = error.hints().iter().fold(Self::new(exit, &error), |failure, hint| failure.hint(hint.as_str()));
+        match &error {
+            ReleaseError::Logins(_) => failure.hint("name the image yourself: roche release -t NAME"),
+            _ => failure,
+        }
     }
 }
 
@@ -186,7 +196,8 @@ impl From<VendorError> for Failure {
         match &error {
             VendorError::File { source, .. } if exhausted(source) => Self::new(Exit::Resource, &error),
             VendorError::File { .. } => Self::new(Exit::Project, &error),
-            _ => Self::new(Exit::Configuration, &error).hint("the crates are fetched by your own cargo: check that `cargo fetch` works in a project of yours"),
+            _ => Self::new(Exit::Configuration, &error)
+                .hint("the crates are fetched by your own cargo: check that `cargo fetch` works in a project of yours"),
         }
     }
 }
@@ -219,7 +230,9 @@ mod tests {
 
     #[test]
     fn an_output_that_cannot_be_written_is_no_matter_of_the_project() {
-        for (kind, exit) in [(std::io::ErrorKind::PermissionDenied, Exit::Usage), (std::io::ErrorKind::ReadOnlyFilesystem, Exit::Resource)] {
+        for (kind, exit) in
+            [(std::io::ErrorKind::PermissionDenied, Exit::Usage), (std::io::ErrorKind::ReadOnlyFilesystem, Exit::Resource)]
+        {
             let failure = Failure::from(EngineError::Output { path: "w.tar".into(), source: kind.into() });
             assert_eq!(failure.exit, exit);
             assert!(failure.render().starts_with("error: w.tar cannot be written: "), "{}", failure.render());

@@ -12,7 +12,8 @@ use crate::error::{self, Exit, Failure};
 /// Writes `bytes` to `path`: into a temporary file beside it, which then takes its name. A reader
 /// sees the old content or the new one, also after a crash.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    write(path, bytes, |file| file.persist(path).map(drop).map_err(io::Error::from)).map_err(|error| error::unwritable(path, &error))
+    write(path, bytes, |file| file.persist(path).map(drop).map_err(io::Error::from))
+        .map_err(|error| error::unwritable(path, &error))
 }
 
 /// Writes a file as [`replace`] does, but keeps one that is there: that is
@@ -50,7 +51,11 @@ pub(crate) fn check(path: &Path, is_folder: bool) -> Result<(), Failure> {
     let refuse = |why: &str| Err(Failure::say(Exit::Usage, format!("{} {why}", path.display())).hint("name another place"));
     if is_folder {
         let nearest = path.ancestors().find(|path| path.symlink_metadata().is_ok());
-        return if nearest.is_some_and(|path| !path.is_dir()) { refuse("is not a folder, nor can it become one") } else { Ok(()) };
+        return if nearest.is_some_and(|path| !path.is_dir()) {
+            refuse("is not a folder, nor can it become one")
+        } else {
+            Ok(())
+        };
     }
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => return refuse("is a folder, and the output is a file"),
@@ -63,7 +68,7 @@ pub(crate) fn check(path: &Path, is_folder: bool) -> Result<(), Failure> {
 /// Refuses a name with control characters: standard output shows it exactly, on one line.
 pub(crate) fn named_in_a_line(name: &OsStr) -> Result<(), Failure> {
     if name.to_string_lossy().contains(char::is_control) {
-        return Err(Failure::say(Exit::Usage, format!("{} has a control character in its name", name.display())).hint("name another place"));
+        return Err(Failure::say(Exit::Usage, format!("{name:?} has a control character in its name")).hint("name another place"));
     }
     Ok(())
 }

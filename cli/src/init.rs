@@ -18,7 +18,8 @@ pub(crate) fn run(args: &InitArgs, environment: &Environment) -> Result<(), Fail
     let path = folder.join("functions.rs");
     files::create(&path, FUNCTION.as_bytes()).map_err(|error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Failure::say(Exit::Project, format!("{} exists, and is left as it is", path.display())).hint("roche init NAME makes a new folder")
+            Failure::say(Exit::Project, format!("{} exists, and is left as it is", path.display()))
+                .hint("roche init NAME makes a new folder")
         } else {
             error::unwritable(&path, &error)
         }
@@ -39,13 +40,18 @@ mod tests {
     #[test]
     fn a_function_that_is_there_is_kept_and_an_odd_name_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let environment =
-            Environment { variables: BTreeMap::new(), folder: folder.path().to_owned(), stderr_terminal: false, stdout_terminal: false };
+        let environment = Environment {
+            variables: BTreeMap::new(),
+            folder: folder.path().to_owned(),
+            stderr_terminal: false,
+            stdout_terminal: false,
+        };
         let init = |name: &str| run(&InitArgs { name: Some(name.into()) }, &environment).map_err(|failure| failure.exit);
         assert_eq!(init("new\nline"), Err(Exit::Usage));
         assert_eq!(init("hello"), Ok(()));
         assert_eq!(init("hello"), Err(Exit::Project));
-        let written: Vec<_> = std::fs::read_dir(folder.path().join("hello")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let written: Vec<_> =
+            std::fs::read_dir(folder.path().join("hello")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(written, ["functions.rs"]);
     }
 }

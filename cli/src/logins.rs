@@ -13,7 +13,10 @@ pub(crate) fn credentials(environment: &Environment) -> DockerCredentials {
 }
 
 /// The logins that a default tag is made of: looked up beforehand, told where they are needed.
-pub(crate) struct Logins(RefCell<Option<Result<Vec<(String, String)>, Error>>>);
+pub(crate) struct Logins(RefCell<Option<Listed>>);
+
+/// Hosts and users, or why they could not be read.
+type Listed = Result<Vec<(String, String)>, Error>;
 
 impl Logins {
     /// Looks host and user of every login up, where a tag is going to be made of them.
@@ -23,7 +26,7 @@ impl Logins {
     }
 
     /// Tells them, once.
-    pub(crate) fn tell(&self) -> Result<Vec<(String, String)>, Error> {
+    pub(crate) fn tell(&self) -> Listed {
         self.0.borrow_mut().take().unwrap_or_else(|| Ok(Vec::new()))
     }
 }

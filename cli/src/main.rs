@@ -41,11 +41,7 @@ const LET_GO: Duration = Duration::from_millis(1000);
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(message) => {
-            // Help and version go to standard output with 0, the rest to standard error with 2.
-            let _ = message.print();
-            return ExitCode::from(if message.use_stderr() { Exit::Usage as u8 } else { 0 });
-        }
+        Err(message) => return told(message),
     };
     match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,7 +52,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints help and version on standard output, and what is wrong with the arguments on standard
+/// error.
+fn told(message: clap::Error) -> ExitCode {
+    if !message.use_stderr() {
+        return match write_stdout(message.render().to_string().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => ExitCode::from(failure.exit as u8),
+        };
+    }
+    // The message quotes the arguments as they are; parsed once more from printable ones it can
+    // neither move the cursor nor make up lines of its own.
+    let printable = std::env::args_os().map(|arg| text::one_line(&arg.to_string_lossy()));
+    let message = Cli::try_parse_from(printable).err().unwrap_or(message);
+    let _ = message.print();
+    ExitCode::from(Exit::Usage as u8)
+}
+
 fn run(command: &Command) -> Result<(), Failure> {
+    // What is typed wrong is said before anything is read.
+    if let Command::Release(args) = command {
+        release::flags(args).validate()?;
+    }
     let environment = Environment::read()?;
     match command {
         Command::Init(args) => init::run(args, &environment),
@@ -98,15 +115,25 @@ fn replaced(command: &str, instead: &str, args: &args::ReplacedArgs) -> Failure 
 /// place, just as Python and Node do for a child whose output nobody wants: the two cannot be told
 /// apart, and so the result goes nowhere and that is no failure.
 pub(crate) fn result_line(line: &OsStr) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let line = [line.as_encoded_bytes(), b"\n"].concat();
-    out.write_all(&line).and_then(|()| out.flush()).map_err(stdout_failure)
+    write_stdout(&[line.as_encoded_bytes(), b"\n"].concat())
 }
 
-/// Says that the result could not be printed.
-pub(crate) fn stdout_failure(error: std::io::Error) -> Failure {
-    let exit = if error::exhausted(&error) { Exit::Resource } else { Exit::Usage };
-    Failure::say(exit, format!("standard output cannot be written: {error}"))
+/// Writes to standard output, whole or with an error.
+pub(crate) fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
+    let written = || -> std::io::Result<()> {
+        // As a file of its own: the library's handle takes a descriptor that cannot be written
+        // for one that nobody wants to read.
+        #[cfg(unix)]
+        let mut out = std::fs::File::from(std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned()?);
+        #[cfg(not(unix))]
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes)?;
+        out.flush()
+    };
+    written().map_err(|error| {
+        let exit = if error::exhausted(&error) { Exit::Resource } else { Exit::Usage };
+        Failure::say(exit, format!("standard output cannot be written: {error}"))
+    })
 }
 
 /// Says something that is no failure.

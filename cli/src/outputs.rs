@@ -44,13 +44,16 @@ impl Output {
         };
         let (kind, mut attrs) = match given("-o", utf8)? {
             Given::Word(word) if word.is_empty() => return Err(refused("-o", None, "an output must be named")),
-            Given::Word(word) if word == "-" => return Ok(vec![Self::Archive { format: ArchiveFormat::Tar, dest: ArchiveDest::Stdout }]),
+            Given::Word(word) if word == "-" => {
+                return Ok(vec![Self::Archive { format: ArchiveFormat::Tar, dest: ArchiveDest::Stdout }]);
+            }
             Given::Word(word) => return Ok(vec![Self::Folder { dest: PathBuf::from(word) }]),
             Given::Attributes { kind, attrs } => (kind, attrs),
         };
         let usage = |what: &str| refused("-o", Some(&kind), what);
         let dest = attrs.remove("dest");
-        let push = attrs.remove("push").map(|text| boolean(&text).ok_or_else(|| usage("push is neither true nor false"))).transpose()?;
+        let push =
+            attrs.remove("push").map(|text| boolean(&text).ok_or_else(|| usage("push is neither true nor false"))).transpose()?;
         if let Some(key) = attrs.keys().next() {
             return Err(usage(&format!("{key:?} is not known here")));
         }
@@ -63,7 +66,9 @@ impl Output {
             Ok(vec![Self::Archive { format, dest }])
         };
         match kind.as_str() {
-            "docker" | "oci" | "tar" | "local" if push.is_some() => Err(usage("push goes with type=image and type=registry alone")),
+            "docker" | "oci" | "tar" | "local" if push.is_some() => {
+                Err(usage("push goes with type=image and type=registry alone"))
+            }
             "docker" if dest.is_none() => Ok(vec![Self::Store]),
             "docker" => archive(ArchiveFormat::Docker),
             "oci" => archive(ArchiveFormat::Oci),
@@ -182,10 +187,14 @@ impl Request {
             });
         }
         if !has_store && self.outputs.contains(&Output::Store) {
-            return Err(Failure::say(Exit::Usage, "the image cannot be loaded: a buildkitd has no image store that images are run from")
-                .hint("push it with --push, or write it to a file: -o type=oci,dest=hello.tar"));
+            return Err(Failure::say(
+                Exit::Usage,
+                "the image cannot be loaded: a buildkitd has no image store that images are run from",
+            )
+            .hint("push it with --push, or write it to a file: -o type=oci,dest=hello.tar"));
         }
-        let inputs: BTreeSet<PathBuf> = self.inputs.iter().chain(inputs).map(|file| files::place(&environment.folder.join(file))).collect();
+        let inputs: BTreeSet<PathBuf> =
+            self.inputs.iter().chain(inputs).map(|file| files::place(&environment.folder.join(file))).collect();
         let mut places = BTreeSet::new();
         let written = self.outputs.iter().filter_map(|output| Some((output.place()?, matches!(output, Output::Folder { .. }))));
         let told = args.metadata_file.iter().chain(&args.iidfile).map(|file| (file.as_path(), false));
@@ -194,7 +203,8 @@ impl Request {
             let path = environment.folder.join(path);
             files::check(&path, is_folder)?;
             let place = files::place(&path);
-            let refuse = |why: &str| Err(Failure::say(Exit::Usage, format!("{} {why}", path.display())).hint("name another file"));
+            let refuse =
+                |why: &str| Err(Failure::say(Exit::Usage, format!("{} {why}", path.display())).hint("name another file"));
             if inputs.contains(&place) {
                 return refuse("is an input of the release, and would be overwritten");
             }
@@ -231,13 +241,17 @@ fn cache(flag: &str, text: &str) -> Result<CacheEntry, Failure> {
     };
     let usage = |what: &str| refused(flag, Some(&kind), what);
     match kind.as_str() {
-        "inline" if flag == "--cache-from" => return Err(usage("an inline cache is read from its image: type=registry,ref=IMAGE")),
+        "inline" if flag == "--cache-from" => {
+            return Err(usage("an inline cache is read from its image: type=registry,ref=IMAGE"));
+        }
         "inline" => {}
         "registry" => {
             let reference = attrs.get("ref").ok_or_else(|| usage("it needs ref=NAME"))?;
             reference.parse::<Reference>().map_err(|_| usage("ref is not a legal name of an image"))?;
         }
-        "local" | "gha" | "s3" | "azblob" => return Err(usage("such caches are not supported yet; use type=registry or type=inline")),
+        "local" | "gha" | "s3" | "azblob" => {
+            return Err(usage("such caches are not supported yet; use type=registry or type=inline"));
+        }
         _ => return Err(usage("this is no type of cache")),
     }
     if attrs.get("mode").is_some_and(|mode| !matches!(mode.as_str(), "min" | "max")) {
@@ -434,7 +448,9 @@ mod tests {
     #[test]
     fn a_digest_is_written_for_images_alone() {
         let folder = tempfile::tempdir().unwrap();
-        for (outputs, right) in [(&["out"][..], false), (&["type=tar,dest=x"], false), (&[], true), (&["out", "type=oci,dest=y"], true)] {
+        for (outputs, right) in
+            [(&["out"][..], false), (&["type=tar,dest=x"], false), (&[], true), (&["out", "type=oci,dest=y"], true)]
+        {
             let args = OutputArgs { iidfile: Some("iid".into()), ..args(outputs) };
             assert_eq!(settled(&args, true, folder.path(), &[]).is_ok(), right, "{outputs:?}");
         }
@@ -444,7 +460,11 @@ mod tests {
     fn no_two_outputs_go_to_one_place() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("below")).unwrap();
-        let files = |metadata: &str, iid: &str| OutputArgs { metadata_file: Some(metadata.into()), iidfile: Some(iid.into()), ..OutputArgs::default() };
+        let files = |metadata: &str, iid: &str| OutputArgs {
+            metadata_file: Some(metadata.into()),
+            iidfile: Some(iid.into()),
+            ..OutputArgs::default()
+        };
         let table = [
             files("same", "same"),
             files("below/../same", "./same"),
@@ -477,7 +497,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("below")).unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
-        for output in ["file", "file/out", "type=tar,dest=below", "type=tar,dest=none/x", "new\nline", "type=oci,dest=\u{9b}31m"] {
+        for output in ["file", "file/out", "type=tar,dest=below", "type=tar,dest=none/x", "new\nline", "type=oci,dest=\u{9b}31m"]
+        {
             assert!(settled(&args(&[output]), true, folder.path(), &[]).is_err(), "{output:?}");
         }
         assert!(settled(&args(&["type=tar,dest= x ", "below/new/out"]), true, folder.path(), &[]).is_ok());

@@ -56,7 +56,8 @@ pub(crate) async fn run(args: &PrepareArgs, environment: &Environment) -> Result
 
 /// Fetches the crates into a folder that lives as long as what is returned.
 fn fetch() -> Result<(TempDir, Vendored), Failure> {
-    let work = tempfile::tempdir().map_err(|error| Failure::say(Exit::Resource, format!("no temporary folder can be made: {error}")))?;
+    let work =
+        tempfile::tempdir().map_err(|error| Failure::say(Exit::Resource, format!("no temporary folder can be made: {error}")))?;
     let crates = vendor::vendor(work.path(), &mut cargo)?;
     Ok((work, crates))
 }

@@ -20,7 +20,6 @@ use crate::{backend, dry_run, note};
 /// Releases the function in the current folder, or shows the plan of its release.
 pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result<(), Failure> {
     let flags = flags(args);
-    flags.validate()?;
     let mut request = Request::parse(&args.output, &args.solve, environment)?;
     if let Some(form) = args.dry_run {
         outputs::refuse_in_dry_run(&args.output)?;
@@ -86,7 +85,8 @@ pub(crate) fn mode(args: &ReleaseArgs) -> ResolveMode {
     if args.solve.pull { ResolveMode::Pull } else { ResolveMode::Default }
 }
 
-fn flags(args: &ReleaseArgs) -> Flags {
+/// What the command line says of the release.
+pub(crate) fn flags(args: &ReleaseArgs) -> Flags {
     Flags {
         build_image: args.buildimage.clone(),
         runtime: args.runtime.clone(),

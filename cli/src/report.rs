@@ -99,7 +99,8 @@ impl Report<'_> {
             metadata.extend(response.get(key).map(|value| (key.to_owned(), Value::String(value.clone()))));
         }
         let descriptor = response.get(DESCRIPTOR).and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
-        metadata.extend(descriptor.and_then(|json| serde_json::from_slice(&json).ok()).map(|value| (DESCRIPTOR.to_owned(), value)));
+        metadata
+            .extend(descriptor.and_then(|json| serde_json::from_slice(&json).ok()).map(|value| (DESCRIPTOR.to_owned(), value)));
         let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
         metadata.insert("image.name".to_owned(), Value::String(names.join(",")));
         Value::Object(metadata)
@@ -121,12 +122,15 @@ impl Report<'_> {
         }));
         rows.push(("built by", format!("{} ({})", self.backend.solver.name(), self.backend.origin)));
         rows.extend(self.bases.iter().map(|base| {
-            let digest = base.digest.map_or_else(|| " (as the daemon has it)".to_owned(), |digest| format!("@{}", digest.short()));
+            let digest =
+                base.digest.map_or_else(|| " (as the daemon has it)".to_owned(), |digest| format!("@{}", digest.short()));
             ("base", format!("{}{digest}", base.reference.familiar()))
         }));
         rows.push(("steps", self.steps()));
         let width = self.added.iter().map(|file| file.path.chars().count()).max().unwrap_or_default();
-        rows.extend(self.added.iter().map(|file| ("added", format!("{:width$}  {}", file.path, text::size(file.info.size_bytes)))));
+        rows.extend(
+            self.added.iter().map(|file| ("added", format!("{:width$}  {}", file.path, text::size(file.info.size_bytes)))),
+        );
         rows.push(("time", text::seconds(self.elapsed)));
 
         let mut out = String::from("\n");
@@ -197,9 +201,18 @@ mod tests {
             completed: None,
             error: "failed".into(),
         };
-        let log = |name: &str| LogProgress { vertex: Digest::of(name.as_bytes()), stream: 2, data: format!("{name} wrote\n").into_bytes(), timestamp: None };
+        let log = |name: &str| LogProgress {
+            vertex: Digest::of(name.as_bytes()),
+            stream: 2,
+            data: format!("{name} wrote\n").into_bytes(),
+            timestamp: None,
+        };
         let mut trace = Trace::default();
-        trace.fold(Progress { vertices: ["first", "second", "silent"].map(vertex).into(), logs: ["first", "second"].map(log).into(), ..Progress::default() });
+        trace.fold(Progress {
+            vertices: ["first", "second", "silent"].map(vertex).into(),
+            logs: ["first", "second"].map(log).into(),
+            ..Progress::default()
+        });
         let shown = |vertex: Option<&str>, display| {
             let vertex = vertex.map(|name| Digest::of(name.as_bytes()));
             let failure = Failure::from(Error::Step { vertex, name: "x".into(), exit_code: Some(1), reason: String::new() });
@@ -207,7 +220,9 @@ mod tests {
         };
         assert_eq!(shown(Some("second"), Display::Quiet).unwrap(), "\n--- second ---\nsecond wrote\n---\n");
         assert_eq!(shown(None, Display::Quiet).unwrap(), "\n--- first ---\nfirst wrote\n---\n");
-        for (vertex, display) in [(Some("silent"), Display::Quiet), (Some("unknown"), Display::Quiet), (Some("second"), Display::RawJson)] {
+        for (vertex, display) in
+            [(Some("silent"), Display::Quiet), (Some("unknown"), Display::Quiet), (Some("second"), Display::RawJson)]
+        {
             assert_eq!(shown(vertex, display), None, "{vertex:?}");
         }
     }

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        let table = [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (4_210_000, "4.2 MB"), (999_949, "1.0 MB"), (123_456_789, "123 MB")];
+        let table =
+            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (4_210_000, "4.2 MB"), (999_949, "1.0 MB"), (123_456_789, "123 MB")];
         for (bytes, text) in table {
             assert_eq!(size(bytes), text, "{bytes}");
         }

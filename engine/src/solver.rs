@@ -32,12 +32,7 @@ pub trait Solver: Send + Sync {
 #[async_trait]
 pub trait Job: Send + Sync {
     /// Finds an image's digest and config without pulling its layers.
-    async fn resolve_image(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-        mode: ResolveMode,
-    ) -> Result<ResolvedImage, Error>;
+    async fn resolve_image(&self, reference: &Reference, platform: &Platform, mode: ResolveMode) -> Result<ResolvedImage, Error>;
 
     /// Solves a definition; the result stays on the solver.
     ///

@@ -16,7 +16,7 @@ fn release(project: &Project) -> Roche {
     Roche::new(project.root()).build_image(&image("build")).runtime(&image("runtime-busybox")).args([
         "release",
         "-t",
-        "x.invalid/x:1",
+        "x.invalid/unnamed:1",
     ])
 }
 
@@ -245,6 +245,6 @@ fn what_is_named_and_fails_has_no_fallback(daemon: &Daemon) {
         let named = ended.stderr.contains(channel) || (channel == "currentContext" && ended.stderr.contains("no-such-context"));
         table.rule(what, channel, &ended, named, "the message does not say where the name came from");
     }
-    assert!(!daemon.has_image("x.invalid/x:1"), "a daemon that was not named has built the image");
+    assert!(!daemon.has_image("x.invalid/unnamed:1"), "a daemon that was not named has built the image");
     table.end();
 }

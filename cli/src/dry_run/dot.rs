@@ -21,7 +21,13 @@ pub(super) fn render(dry_run: &DryRun<'_>) -> String {
         let id = ids.len();
         ids.insert(vertex.digest, id);
         let digest = dry_run.digest(vertex).map_or_else(|| "unresolved".to_owned(), |digest| digest.to_string());
-        let _ = writeln!(out, "  v{id} [label={} tooltip={} shape={}];", quoted(&vertex.name()), quoted(&digest), shape(&vertex.op.kind));
+        let _ = writeln!(
+            out,
+            "  v{id} [label={} tooltip={} shape={}];",
+            quoted(&vertex.name()),
+            quoted(&digest),
+            shape(&vertex.op.kind)
+        );
     }
     for vertex in definition.vertices() {
         for edge in vertex.op.kind.inputs() {

@@ -71,7 +71,7 @@ pub(super) fn render(dry_run: &DryRun<'_>) -> String {
     }
     let mut text = serde_json::to_string_pretty(&value).expect("a JSON value is always written");
     text.push('\n');
-    text
+    crate::text::json(&text)
 }
 
 fn kind(kind: &OpKind) -> &'static str {

@@ -12,7 +12,6 @@ mod json;
 mod text;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::time::Duration;
 
 use roche_engine::oci::registry::{Registry, RegistryOptions};
@@ -61,7 +60,13 @@ pub(crate) fn check(form: Form, environment: &Environment) -> Result<(), Failure
 }
 
 /// Shows the plan.
-pub(crate) async fn run(form: Form, project: &Project, release: &Release, args: &ReleaseArgs, environment: &Environment) -> Result<(), Failure> {
+pub(crate) async fn run(
+    form: Form,
+    project: &Project,
+    release: &Release,
+    args: &ReleaseArgs,
+    environment: &Environment,
+) -> Result<(), Failure> {
     let images = resolve(release, args, environment).await?;
     let plan = roche_frontend::plan::plan(project, release, &images.build, images.runtime.as_ref())?;
     let unknown = unknown(&plan, &images);
@@ -74,13 +79,15 @@ pub(crate) async fn run(form: Form, project: &Project, release: &Release, args: 
         Form::Llb => match dry_run.unresolved.first() {
             None => dry_run.definition.encode(),
             Some((image, reason)) => {
-                return Err(Failure::say(Exit::Registry, format!("{image} is not resolved, so the plan has no LLB yet: {reason}"))
-                    .hint("start the back end that knows the image, or name one that can be pulled, with -b and -r"));
+                return Err(Failure::say(
+                    Exit::Registry,
+                    format!("{image} is not resolved, so the plan has no LLB yet: {reason}"),
+                )
+                .hint("start the back end that knows the image, or name one that can be pulled, with -b and -r"));
             }
         },
     };
-    let mut out = std::io::stdout().lock();
-    out.write_all(&bytes).and_then(|()| out.flush()).map_err(crate::stdout_failure)
+    crate::write_stdout(&bytes)
 }
 
 /// The base images, as far as they are known.
@@ -95,7 +102,8 @@ struct Images {
 async fn resolve(release: &Release, args: &ReleaseArgs, environment: &Environment) -> Result<Images, Failure> {
     let (progress, _) = mpsc::channel(1);
     let credentials = logins::credentials(environment);
-    let options = JobOptions { credentials: Some(std::sync::Arc::new(logins::credentials(environment))), ..JobOptions::default() };
+    let options =
+        JobOptions { credentials: Some(std::sync::Arc::new(logins::credentials(environment))), ..JobOptions::default() };
     let job = match backend::find(&args.solve, environment) {
         Ok(backend) => match backend.solver.open(options, progress).await {
             Ok(job) => Some(job),
@@ -155,7 +163,8 @@ fn unknown(plan: &Plan, images: &Images) -> BTreeSet<Digest> {
         bases.filter(|base| names.contains(base.reference.familiar().as_str())).map(|base| base.reference.to_string()).collect();
     let mut unknown = BTreeSet::new();
     for vertex in plan.graph.vertices() {
-        let is_source = matches!(&vertex.op.kind, roche_engine::op::OpKind::Source(source) if sources.contains(source.reference()));
+        let is_source =
+            matches!(&vertex.op.kind, roche_engine::op::OpKind::Source(source) if sources.contains(source.reference()));
         if is_source || vertex.op.kind.inputs().iter().any(|edge| unknown.contains(&edge.vertex)) {
             unknown.insert(vertex.digest);
         }

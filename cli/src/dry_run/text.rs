@@ -47,7 +47,13 @@ pub(super) fn render(dry_run: &DryRun<'_>) -> String {
     }
     if unresolved.is_empty() {
         let bytes = definition.encode();
-        let _ = writeln!(out, "\ndefinition  {}\n            {} vertices, {}", Digest::of(&bytes), vertices.len(), size(bytes.len() as u64));
+        let _ = writeln!(
+            out,
+            "\ndefinition  {}\n            {} vertices, {}",
+            Digest::of(&bytes),
+            vertices.len(),
+            size(bytes.len() as u64)
+        );
     }
     out
 }

@@ -50,7 +50,9 @@ impl Display {
             })?,
         };
         Ok(match mode {
-            ProgressMode::Auto if environment.stderr_terminal && environment.variable("TERM") != Some("dumb") => Self::Tty { colour },
+            ProgressMode::Auto if environment.stderr_terminal && environment.variable("TERM") != Some("dumb") => {
+                Self::Tty { colour }
+            }
             // Asked for by name, but nothing can be drawn over: line by line is honest.
             ProgressMode::Tty if environment.stderr_terminal => Self::Tty { colour },
             ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Tty => Self::Plain { colour },

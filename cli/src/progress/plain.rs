@@ -58,7 +58,11 @@ impl Printer {
 /// Says how a vertex ended.
 fn outcome(vertex: &VertexTrace) -> String {
     if !vertex.error.is_empty() {
-        return if vertex.error.ends_with("context canceled") { "CANCELED".into() } else { format!("ERROR: {}", text::one_line(&vertex.error)) };
+        return if vertex.error.ends_with("context canceled") {
+            "CANCELED".into()
+        } else {
+            format!("ERROR: {}", text::one_line(&vertex.error))
+        };
     }
     if vertex.cached {
         return "CACHED".into();
@@ -102,7 +106,8 @@ mod tests {
             completed,
             error: String::new(),
         };
-        let log = LogProgress { vertex: Digest::of(b"compile"), stream: 2, data: b"one\r\ntwo\x1b[2J\n".to_vec(), timestamp: at(2) };
+        let log =
+            LogProgress { vertex: Digest::of(b"compile"), stream: 2, data: b"one\r\ntwo\x1b[2J\n".to_vec(), timestamp: at(2) };
         let messages = [
             Progress { vertices: vec![vertex("image", true, at(1)), vertex("compile", false, None)], ..Progress::default() },
             Progress { logs: vec![log], ..Progress::default() },

@@ -22,48 +22,76 @@ pub(crate) fn line(progress: &Progress) -> Vec<u8> {
             message.insert(key.to_owned(), Value::Array(values));
         }
     };
-    put("vertexes", progress.vertices.iter().map(|vertex| {
-        object([
-            ("digest", json!(vertex.digest.to_string())),
-            ("inputs", json!(vertex.inputs.iter().map(ToString::to_string).collect::<Vec<_>>())),
-            ("name", json!(vertex.name)),
-            ("started", timestamp(vertex.started)),
-            ("completed", timestamp(vertex.completed)),
-            ("cached", json!(vertex.cached)),
-            ("error", json!(vertex.error)),
-        ])
-    }).collect());
-    put("statuses", progress.statuses.iter().map(|status| {
-        let mut value = object([
-            ("id", json!(status.id)),
-            ("vertex", json!(status.vertex.to_string())),
-            ("name", json!(status.name)),
-            ("total", json!(status.total)),
-            ("timestamp", timestamp(status.timestamp)),
-            ("started", timestamp(status.started)),
-            ("completed", timestamp(status.completed)),
-        ]);
-        // The one number that BuildKit writes even where it is zero.
-        value["current"] = json!(status.current);
-        value
-    }).collect());
-    put("logs", progress.logs.iter().map(|log| {
-        object([
-            ("vertex", json!(log.vertex.to_string())),
-            ("stream", json!(log.stream)),
-            ("data", json!(STANDARD.encode(&log.data))),
-            ("timestamp", timestamp(log.timestamp)),
-        ])
-    }).collect());
-    put("warnings", progress.warnings.iter().map(|warning| {
-        object([
-            ("vertex", json!(warning.vertex.to_string())),
-            ("level", json!(warning.level)),
-            ("short", json!(STANDARD.encode(&warning.short))),
-            ("detail", json!(warning.detail.iter().map(|line| STANDARD.encode(line)).collect::<Vec<_>>())),
-            ("url", json!(warning.url)),
-        ])
-    }).collect());
+    put(
+        "vertexes",
+        progress
+            .vertices
+            .iter()
+            .map(|vertex| {
+                object([
+                    ("digest", json!(vertex.digest.to_string())),
+                    ("inputs", json!(vertex.inputs.iter().map(ToString::to_string).collect::<Vec<_>>())),
+                    ("name", json!(vertex.name)),
+                    ("started", timestamp(vertex.started)),
+                    ("completed", timestamp(vertex.completed)),
+                    ("cached", json!(vertex.cached)),
+                    ("error", json!(vertex.error)),
+                ])
+            })
+            .collect(),
+    );
+    put(
+        "statuses",
+        progress
+            .statuses
+            .iter()
+            .map(|status| {
+                let mut value = object([
+                    ("id", json!(status.id)),
+                    ("vertex", json!(status.vertex.to_string())),
+                    ("name", json!(status.name)),
+                    ("total", json!(status.total)),
+                    ("timestamp", timestamp(status.timestamp)),
+                    ("started", timestamp(status.started)),
+                    ("completed", timestamp(status.completed)),
+                ]);
+                // The one number that BuildKit writes even where it is zero.
+                value["current"] = json!(status.current);
+                value
+            })
+            .collect(),
+    );
+    put(
+        "logs",
+        progress
+            .logs
+            .iter()
+            .map(|log| {
+                object([
+                    ("vertex", json!(log.vertex.to_string())),
+                    ("stream", json!(log.stream)),
+                    ("data", json!(STANDARD.encode(&log.data))),
+                    ("timestamp", timestamp(log.timestamp)),
+                ])
+            })
+            .collect(),
+    );
+    put(
+        "warnings",
+        progress
+            .warnings
+            .iter()
+            .map(|warning| {
+                object([
+                    ("vertex", json!(warning.vertex.to_string())),
+                    ("level", json!(warning.level)),
+                    ("short", json!(STANDARD.encode(&warning.short))),
+                    ("detail", json!(warning.detail.iter().map(|line| STANDARD.encode(line)).collect::<Vec<_>>())),
+                    ("url", json!(warning.url)),
+                ])
+            })
+            .collect(),
+    );
     let mut line = text::json(&Value::Object(message).to_string());
     line.push('\n');
     line.into_bytes()
@@ -113,7 +141,10 @@ mod tests {
         assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
         assert!(line.is_ascii(), "what a terminal would obey is escaped");
         let value: Value = serde_json::from_slice(&line).unwrap();
-        assert_eq!(value["vertexes"][0], json!({"digest": vertex.to_string(), "name": "a\nb\u{9b}\u{202e}", "cached": true, "started": "1970-01-01T00:00:00Z"}));
+        assert_eq!(
+            value["vertexes"][0],
+            json!({"digest": vertex.to_string(), "name": "a\nb\u{9b}\u{202e}", "cached": true, "started": "1970-01-01T00:00:00Z"})
+        );
         assert_eq!(value["logs"][0]["data"], "Gwo=");
         assert!(value.get("statuses").is_none());
     }

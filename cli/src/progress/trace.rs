@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use roche_engine::{Definition, Digest, Vertex};
 use roche_engine::solver::{LogProgress, Progress, StatusProgress, VertexProgress};
+use roche_engine::{Definition, Digest, Vertex};
 
 /// Bytes of a vertex's output that are kept for the report of a failure.
 const TAIL: usize = 64 * 1024;
@@ -259,12 +259,23 @@ mod tests {
     }
 
     fn vertex(digest: Digest, started: Option<SystemTime>, completed: Option<SystemTime>) -> Progress {
-        let vertex = VertexProgress { digest, inputs: Vec::new(), name: "v".into(), cached: false, started, completed, error: String::new() };
+        let vertex = VertexProgress {
+            digest,
+            inputs: Vec::new(),
+            name: "v".into(),
+            cached: false,
+            started,
+            completed,
+            error: String::new(),
+        };
         Progress { vertices: vec![vertex], ..Progress::default() }
     }
 
     fn log(digest: Digest, data: &[u8]) -> Progress {
-        Progress { logs: vec![LogProgress { vertex: digest, stream: 2, data: data.to_vec(), timestamp: at(11) }], ..Progress::default() }
+        Progress {
+            logs: vec![LogProgress { vertex: digest, stream: 2, data: data.to_vec(), timestamp: at(11) }],
+            ..Progress::default()
+        }
     }
 
     #[test]

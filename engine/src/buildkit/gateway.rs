@@ -220,12 +220,7 @@ impl GatewayJob {
 
 #[async_trait]
 impl Job for GatewayJob {
-    async fn resolve_image(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-        mode: ResolveMode,
-    ) -> Result<ResolvedImage, Error> {
+    async fn resolve_image(&self, reference: &Reference, platform: &Platform, mode: ResolveMode) -> Result<ResolvedImage, Error> {
         let name = reference.clone().tagged().to_string();
         let doing = format!("resolving {name}");
         let request = self.request(bridge::ResolveImageConfigRequest {

@@ -29,8 +29,12 @@ use crate::Error;
 pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// What an error page may hold.
 const ERROR_BODY_BYTES: usize = 64 * 1024;
-/// What one HTTP/2 stream may have in flight; logs and archives come through it.
-const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// What one HTTP/2 stream may have in flight.
+const WINDOW_BYTES: u32 = 64 * 1024;
+/// What the connection may have in flight: more than its streams together ever will. h2 takes small
+/// frames that wait to be read for an attack once their overhead passes half of this, and a step's
+/// log that waits for a slow terminal is just that.
+const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 
 /// A connection, whatever it goes over.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -156,7 +160,7 @@ async fn over(io: Heard) -> Result<Channel, tonic::transport::Error> {
     });
     Endpoint::from_static("http://buildkit")
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_with_connector(connector)
         .await
 }

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn this_program_s_architecture_has_the_name_that_images_use() {
-        let table = [("powerpc64", true, "ppc64le"), ("powerpc64", false, "ppc64"), ("mips", true, "mipsle"), ("s390x", false, "s390x")];
+        let table =
+            [("powerpc64", true, "ppc64le"), ("powerpc64", false, "ppc64"), ("mips", true, "mipsle"), ("s390x", false, "s390x")];
         for (arch, little, expected) in table {
             assert_eq!(go(arch, little).0, expected, "{arch} {little}");
         }

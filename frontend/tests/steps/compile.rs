@@ -150,7 +150,8 @@ fn an_old_program_never_ships_for_one_that_was_made_elsewhere() {
 
 #[test]
 fn cargo_itself_says_where_its_configuration_puts_programs() {
-    let case = Case::new(&[("target/release/roche-service", "old"), ("src/main.rs", "mod functions;\nfn main() { functions::f() }")]);
+    let case =
+        Case::new(&[("target/release/roche-service", "old"), ("src/main.rs", "mod functions;\nfn main() { functions::f() }")]);
     add(&case.root.join("function"), &[("functions.rs", "pub fn f() { print!(\"new\") }")]);
     let manifest = "[package]\nname = \"roche-service\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
     add(&case.root.join("project"), &[("Cargo.toml", manifest), (".cargo/config.toml", "[build]\ntarget-dir = \"made\"\n")]);

@@ -232,10 +232,7 @@ fn only_what_the_runtime_lacks_is_copied_to_where_its_links_lead() {
         }
         let output = case.run(shell, &service.path, "direct");
         assert!(output.status.success(), "{shell:?} {}", stderr(&output));
-        assert_eq!(
-            case.gained(),
-            ["etc/group".to_owned(), "etc/passwd".to_owned(), format!("{}/{}", &folder[1..], libgcc.0)]
-        );
+        assert_eq!(case.gained(), ["etc/group".to_owned(), "etc/passwd".to_owned(), format!("{}/{}", &folder[1..], libgcc.0)]);
     }
 }
 

@@ -147,7 +147,9 @@ impl Helper<'_> {
         let file_name = format!("docker-credential-{}", self.name);
         let folders = self.search.map(std::env::split_paths).into_iter().flatten();
         let places = folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(&file_name));
-        { places }.find(|place| is_program(place)).ok_or_else(|| self.fault("is not in PATH; install it, or take it out of that file"))
+        { places }
+            .find(|place| is_program(place))
+            .ok_or_else(|| self.fault("is not in PATH; install it, or take it out of that file"))
     }
 
     fn not_json(&self, action: &str) -> Error {
