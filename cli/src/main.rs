@@ -9,6 +9,7 @@
 //! 3. [`progress`] shows the work, [`report`] what came of it, [`error`] what went wrong.
 
 mod args;
+mod attributes;
 mod backend;
 mod build;
 mod dry_run;
