@@ -192,7 +192,7 @@ fn minimal_client(args: &[String]) {
         let solver = Buildkit::new(Address::unix(socket, Protocol::Docker));
         let options = JobOptions { exports: vec![Export::Store { names: vec![name.clone()] }], ..JobOptions::default() };
         // Dropped at once: nobody looks at this client's progress.
-        let (progress, _) = tokio::sync::mpsc::channel(1);
+        let (progress, _) = roche_engine::solver::progress_channel(1);
         let job = solver.open(options, progress).await.expect("the daemon is there");
         let solved = job.solve(&definition).await.expect("the definition is solved");
         job.export(solved, b"{\"os\":\"linux\",\"architecture\":\"amd64\"}".to_vec()).await.expect("the image is stored");

@@ -13,9 +13,8 @@ use futures_util::future::try_join_all;
 use roche_engine::Definition;
 use roche_engine::oci::Reference;
 use roche_engine::op::Edge;
-use roche_engine::solver::{Exported, FileInfo, Job, JobOptions, Solved};
+use roche_engine::solver::{Exported, FileInfo, Job, JobOptions, ProgressSender, Solved, progress_channel};
 use roche_frontend::plan::{BaseImage, EntryKind, Plan};
-use tokio::sync::mpsc;
 
 use crate::args::{OutputArgs, SolveArgs};
 use crate::backend::Backend;
@@ -26,8 +25,8 @@ use crate::progress::{self, Display, Trace};
 use crate::report::{self, AddedFile, Report};
 use crate::{logins, note};
 
-/// Messages that wait to be shown; a daemon that floods us waits for the terminal.
-const PROGRESS: usize = 64;
+/// Progress that may wait to be shown; a daemon that floods us waits for the terminal.
+const PROGRESS_BYTES: u32 = 32 << 20;
 
 /// A build, ready to run.
 pub(crate) struct Build<'a> {
@@ -108,7 +107,7 @@ impl<'a> Build<'a> {
             cache_exports: self.request.cache_exports.clone(),
             ..resources
         };
-        let (sender, receiver) = mpsc::channel(PROGRESS);
+        let (sender, receiver) = progress_channel(PROGRESS_BYTES);
         let shown = tokio::spawn(progress::show(self.request.display, receiver));
         let result = self.work(options, sender, plan).await;
         // The senders went with the work; what is left is drawn and the vertices are known.
@@ -119,22 +118,17 @@ impl<'a> Build<'a> {
         }
     }
 
-    async fn work<P>(
-        &self,
-        options: JobOptions,
-        progress: mpsc::Sender<roche_engine::solver::Progress>,
-        plan: P,
-    ) -> Result<Built, Failure>
+    async fn work<P>(&self, options: JobOptions, progress: ProgressSender, plan: P) -> Result<Built, Failure>
     where
         P: AsyncFnOnce(&dyn Job) -> Result<Planned, Failure>,
     {
         let job = self.backend.solver.open(options, progress).await.map_err(|error| self.backend.failure(error))?;
         let planned = plan(&*job).await?;
         let (solved, added) = match &planned.overlay {
-            // What the two share is solved once.
             Some(overlay) => {
-                let listed = async { overlaid_files(&*job, &job.solve(overlay).await?).await };
-                tokio::try_join!(async { Ok(job.solve(&planned.definition).await?) }, listed)?
+                let solved = job.solve(&planned.definition).await?;
+                let tree = job.solve(overlay).await?;
+                (solved, overlaid_files(&*job, &tree).await?)
             }
             None => {
                 let solved = job.solve(&planned.definition).await?;

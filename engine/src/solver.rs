@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::oci::{Credentials, Reference};
 use crate::op::Platform;
@@ -23,7 +23,7 @@ pub trait Solver: Send + Sync {
 
     /// Opens a job. Progress is sent until the job ends; a receiver that is slow slows it down, one
     /// that is dropped is no error.
-    async fn open(&self, options: JobOptions, progress: mpsc::Sender<Progress>) -> Result<Box<dyn Job>, Error>;
+    async fn open(&self, options: JobOptions, progress: ProgressSender) -> Result<Box<dyn Job>, Error>;
 }
 
 /// One build. Dropping a job cancels it; [`Job::cancel`] also waits until the solver has let go.
@@ -199,6 +199,60 @@ impl FileInfo {
     }
 }
 
+/// Makes a channel for progress that holds at most `limit_bytes` of it, whatever the number of
+/// messages: a receiver that is slow slows a solver down that floods it, and no other.
+pub fn progress_channel(limit_bytes: u32) -> (ProgressSender, ProgressReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let room = Arc::new(Semaphore::new(limit_bytes as usize));
+    (ProgressSender { sender, room: Arc::clone(&room), limit_bytes }, ProgressReceiver { receiver, room })
+}
+
+/// Where a solver sends progress to.
+#[derive(Clone, Debug)]
+pub struct ProgressSender {
+    sender: mpsc::UnboundedSender<(Progress, u32)>,
+    room: Arc<Semaphore>,
+    limit_bytes: u32,
+}
+
+impl ProgressSender {
+    /// Sends a message once there is room for it; a receiver that is gone is no error.
+    pub async fn send(&self, progress: Progress) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let bytes = progress.size_bytes().min(self.limit_bytes);
+        if let Ok(room) = self.room.acquire_many(bytes).await {
+            room.forget();
+            // The room of a receiver that is gone is of no use to anybody.
+            let _ = self.sender.send((progress, bytes));
+        }
+    }
+}
+
+/// Where progress arrives.
+#[derive(Debug)]
+pub struct ProgressReceiver {
+    receiver: mpsc::UnboundedReceiver<(Progress, u32)>,
+    room: Arc<Semaphore>,
+}
+
+impl ProgressReceiver {
+    /// Returns the next message; nothing once every sender is gone.
+    pub async fn recv(&mut self) -> Option<Progress> {
+        let (progress, bytes) = self.receiver.recv().await?;
+        self.room.add_permits(bytes as usize);
+        Some(progress)
+    }
+}
+
+impl Drop for ProgressReceiver {
+    fn drop(&mut self) {
+        // Nobody is to wait for room that will never come.
+        self.room.close();
+    }
+}
+
 /// What changed since the last message: a solver's progress is a stream of these.
 ///
 /// A vertex may be spoken of several times, start several times and complete several times, and
@@ -213,6 +267,16 @@ pub struct Progress {
     pub logs: Vec<LogProgress>,
     /// Warnings.
     pub warnings: Vec<WarningProgress>,
+}
+
+impl Progress {
+    /// Returns about how much memory the message takes: its logs and a little for each entry.
+    fn size_bytes(&self) -> u32 {
+        const ENTRY: usize = 256;
+        let entries = self.vertices.len() + self.statuses.len() + self.logs.len() + self.warnings.len();
+        let logs: usize = self.logs.iter().map(|log| log.data.len()).sum();
+        u32::try_from(logs + ENTRY * (entries + 1)).unwrap_or(u32::MAX)
+    }
 }
 
 /// The state of a vertex.
@@ -281,4 +345,36 @@ pub struct WarningProgress {
     pub detail: Vec<String>,
     /// Where to read on; may be empty.
     pub url: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn log(bytes: usize) -> Progress {
+        let log = LogProgress { vertex: Digest::of(b"v"), stream: 1, data: vec![b'x'; bytes], timestamp: None };
+        Progress { logs: vec![log], ..Progress::default() }
+    }
+
+    async fn waits(send: impl Future<Output = ()>) -> bool {
+        tokio::time::timeout(Duration::from_millis(50), send).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn many_small_messages_pass_and_a_flood_waits_for_its_reader() {
+        let (sender, mut receiver) = progress_channel(1_000_000);
+        for _ in 0..1000 {
+            assert!(!waits(sender.send(log(100))).await);
+        }
+        assert!(waits(sender.send(log(900_000))).await);
+        while receiver.receiver.len() > 0 {
+            receiver.recv().await.unwrap();
+        }
+        assert!(!waits(sender.send(log(5_000_000))).await, "a message larger than the channel passes alone");
+        assert!(waits(sender.send(log(1))).await);
+        drop(receiver);
+        assert!(!waits(sender.send(log(1))).await);
+    }
 }

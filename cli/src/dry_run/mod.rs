@@ -16,12 +16,11 @@ use std::time::Duration;
 
 use roche_engine::oci::registry::{Registry, RegistryOptions};
 use roche_engine::op::Platform;
-use roche_engine::solver::{Job, JobOptions, ResolveMode};
+use roche_engine::solver::{Job, JobOptions, ResolveMode, progress_channel};
 use roche_engine::{Definition, Digest, Error, Vertex};
 use roche_frontend::plan::{BaseImage, Plan};
 use roche_frontend::project::Project;
 use roche_frontend::release::{Image, Release, Runtime};
-use tokio::sync::mpsc;
 
 use crate::args::{Form, ReleaseArgs};
 use crate::environment::Environment;
@@ -100,7 +99,7 @@ struct Images {
 /// Resolves the base images as the release would, and by their registries where no back end
 /// answers.
 async fn resolve(release: &Release, args: &ReleaseArgs, environment: &Environment) -> Result<Images, Failure> {
-    let (progress, _) = mpsc::channel(1);
+    let (progress, _) = progress_channel(1);
     let credentials = logins::credentials(environment);
     let options =
         JobOptions { credentials: Some(std::sync::Arc::new(logins::credentials(environment))), ..JobOptions::default() };

@@ -14,8 +14,7 @@ mod tty;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use roche_engine::solver::Progress;
-use tokio::sync::mpsc;
+use roche_engine::solver::ProgressReceiver;
 
 pub(crate) use trace::Trace;
 
@@ -63,7 +62,7 @@ impl Display {
 }
 
 /// Shows messages until the solver sends no more; returns what they amounted to.
-pub(crate) async fn show(display: Display, mut progress: mpsc::Receiver<Progress>) -> Trace {
+pub(crate) async fn show(display: Display, mut progress: ProgressReceiver) -> Trace {
     let mut trace = Trace::default();
     let mut plain = plain::Printer::default();
     let mut live = tty::Screen::default();

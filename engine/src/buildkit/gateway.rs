@@ -14,7 +14,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend as bridge;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use bollard_buildkit_proto::pb;
 use http::uri::PathAndQuery;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
@@ -30,7 +30,7 @@ use super::{docker, fault};
 use crate::graph::Definition;
 use crate::oci::{Credentials, Reference};
 use crate::op::Platform;
-use crate::solver::{Exported, FileInfo, Job, JobOptions, Progress, ResolveMode, ResolvedImage, Solved, VertexProgress};
+use crate::solver::{Exported, FileInfo, Job, JobOptions, ProgressSender, ResolveMode, ResolvedImage, Solved, VertexProgress};
 use crate::{Digest, Error};
 
 /// How long a job's end is waited for where something else has failed already, and how long its
@@ -75,7 +75,7 @@ impl GatewayJob {
         solver: String,
         address: &Address,
         options: JobOptions,
-        progress: mpsc::Sender<Progress>,
+        progress: ProgressSender,
     ) -> Result<Self, Error> {
         let mut connection = Connection::open(address).await?;
         let plan = export::plan(&options.exports, connection.exporters, &solver)?;

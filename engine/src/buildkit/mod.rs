@@ -30,13 +30,12 @@ mod status;
 mod transport;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 
 pub use address::{Address, Place, Protocol, TlsFiles};
 pub use locate::{Located, Lookup, default_sockets, locate};
 
 use crate::Error;
-use crate::solver::{Job, JobOptions, Progress, Solver};
+use crate::solver::{Job, JobOptions, ProgressSender, Solver};
 
 /// A BuildKit daemon. Every job has connections of its own.
 #[derive(Clone, Debug)]
@@ -61,7 +60,7 @@ impl Solver for Buildkit {
         format!("{kind} at {}", self.address)
     }
 
-    async fn open(&self, options: JobOptions, progress: mpsc::Sender<Progress>) -> Result<Box<dyn Job>, Error> {
+    async fn open(&self, options: JobOptions, progress: ProgressSender) -> Result<Box<dyn Job>, Error> {
         Ok(Box::new(gateway::GatewayJob::open(self.name(), &self.address, options, progress).await?))
     }
 }

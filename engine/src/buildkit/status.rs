@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::Digest;
-use crate::solver::{LogProgress, Progress, StatusProgress, VertexProgress, WarningProgress};
+use crate::solver::{LogProgress, Progress, ProgressSender, StatusProgress, VertexProgress, WarningProgress};
 
 /// How much of a job's progress has been passed on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Heard {
 pub(super) async fn follow(
     mut client: ControlClient<Channel>,
     reference: String,
-    progress: mpsc::Sender<Progress>,
+    progress: ProgressSender,
     failed: watch::Sender<Option<VertexProgress>>,
     heard: watch::Sender<Heard>,
 ) {
@@ -37,8 +37,7 @@ pub(super) async fn follow(
         while let Ok(Some(delta)) = deltas.message().await {
             let delta = progress_of(delta);
             let failure = delta.vertices.iter().rfind(|vertex| !vertex.error.is_empty() && vertex.completed.is_some()).cloned();
-            // A receiver that is gone is no error.
-            drop(progress.send(delta).await);
+            progress.send(delta).await;
             heard.send_modify(|heard| heard.messages += 1);
             if failure.is_some() {
                 failed.send_replace(failure);
