@@ -369,7 +369,7 @@ mod tests {
             assert!(!waits(sender.send(log(100))).await);
         }
         assert!(waits(sender.send(log(900_000))).await);
-        while receiver.receiver.len() > 0 {
+        while !receiver.receiver.is_empty() {
             receiver.recv().await.unwrap();
         }
         assert!(!waits(sender.send(log(5_000_000))).await, "a message larger than the channel passes alone");
