@@ -4,14 +4,16 @@
 //! medians and the ratios:
 //!
 //! - (a) nothing changed: `roche release`, `docker build` of the documented Dockerfile, and a
-//!   minimal client that submits the same definition and does nothing else. The vertices that the
-//!   daemon reports are counted, so that a release that does not ask the daemon shows.
+//!   minimal client that resolves the two images, submits the same definition and does nothing else;
+//!   and that client without the resolving, which so cannot notice that a tag has moved. The vertices
+//!   that the daemon reports are counted, so that a release that does not ask the daemon shows.
 //! - (b) one line changed: `roche release` on a build image of `roche prepare`, and `docker build`
 //!   of the documented Dockerfile on a build image with the original's single-crate service.
 //!   CPU seconds are those of the whole machine, because the steps run in the daemon's containers.
 //!
 //! Needs the daemons and images of `tests/run`: `tests/setup/daemons start && tests/setup/images`,
-//! then `. $ROCHE_TEST_STATE/env` and `tests/setup/build-image`; run by `cargo bench --bench release`.
+//! then `. $ROCHE_TEST_STATE/env` and `tests/setup/build-image`; run by `cargo bench --bench release`,
+//! or `-- same` for (a) alone, `-- edit` for (b).
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -21,7 +23,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use roche_engine::buildkit::{Address, Buildkit, Protocol};
-use roche_engine::solver::{Export, JobOptions, Solver as _};
+use roche_engine::oci::Reference;
+use roche_engine::op::Platform;
+use roche_engine::solver::{Export, JobOptions, ResolveMode, Solver as _};
 use roche_engine::{Definition, Digest};
 
 /// Runs of each command that are counted; one before them is not.
@@ -42,8 +46,9 @@ fn main() {
         minimal_client(&args[at + 1..]);
         return;
     }
+    let only = |part: &str| args.iter().any(|arg| arg == part);
     for daemon in ["ROCHE_TEST_DOCKER20", "ROCHE_TEST_DOCKER26"] {
-        Bench::new(daemon).run();
+        Bench::new(daemon).run(!only("edit"), !only("same"));
     }
 }
 
@@ -70,10 +75,14 @@ impl Bench {
         bench
     }
 
-    fn run(mut self) {
+    fn run(mut self, same: bool, edit: bool) {
         println!("\n{} ({RUNS} runs each, in turn; medians)", self.daemon);
-        self.no_change();
-        self.one_line();
+        if same {
+            self.no_change();
+        }
+        if edit {
+            self.one_line();
+        }
     }
 
     fn no_change(&mut self) {
@@ -89,20 +98,18 @@ impl Bench {
             done
         };
         let mut docker = || timed(&mut self.docker_build("Dockerfile"));
-        let mut minimal = || {
-            timed(
-                Command::new(std::env::current_exe().expect("this program has a path"))
-                    .arg(MINIMAL)
-                    .arg(&self.socket)
-                    .arg(&llb)
-                    .arg("bench/minimal:1"),
-            )
+        let client = |images: &[String]| {
+            let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+            timed(command.arg(MINIMAL).arg(&self.socket).arg(&llb).arg("bench/minimal:1").args(images))
         };
-        let [release, docker, minimal] = in_turn([&mut release, &mut docker, &mut minimal]);
+        let mut minimal = || client(&[self.image("build:1"), self.image("runtime-debian:1")]);
+        let mut pinned = || client(&[]);
+        let [release, docker, minimal, pinned] = in_turn([&mut release, &mut docker, &mut minimal, &mut pinned]);
         println!("(a) nothing changed, {vertices} vertices reported by the daemon");
         row("roche release", release, None);
         row("docker build", docker, Some(("roche / docker build, at most 0.5", release.wall / docker.wall)));
         row("minimal client", minimal, Some(("roche / minimal client, at most 1.1", release.wall / minimal.wall)));
+        row("minimal client, pinned", pinned, Some(("roche / pinned client", release.wall / pinned.wall)));
     }
 
     fn one_line(&mut self) {
@@ -135,7 +142,14 @@ impl Bench {
     fn roche(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roche"));
         command.current_dir(self.folder.path()).env("DOCKER_HOST", format!("unix://{}", self.socket.display()));
-        command.args(["release", "-t", "bench/roche:1", "-b", &self.image("build:1"), "-r", &self.image("runtime-debian:1")]);
+        command.arg("release").args([
+            "-t",
+            &self.tag("roche"),
+            "-b",
+            &self.image("build:1"),
+            "-r",
+            &self.image("runtime-debian:1"),
+        ]);
         command
     }
 
@@ -147,8 +161,14 @@ impl Bench {
 
     fn docker_build(&self, file: &str) -> Command {
         let mut command = self.docker();
-        command.current_dir(self.folder.path()).args(["build", "-q", "-t", "bench/docker:1", "-f", file, "."]);
+        command.current_dir(self.folder.path()).args(["build", "-q", "-t", &self.tag("docker"), "-f", file, "."]);
         command
+    }
+
+    /// A name of its own for every edit: an image that loses its name is collected as garbage, and
+    /// dockerd 26.1 may fail a build beside that ("parent snapshot … does not exist").
+    fn tag(&self, name: &str) -> String {
+        format!("bench/{name}:{}", self.edits)
     }
 
     fn image(&self, name: &str) -> String {
@@ -183,9 +203,9 @@ impl Bench {
     }
 }
 
-/// Submits a definition and stores its result under a name.
+/// Submits a definition, whose images it resolves, and stores the result under a name.
 fn minimal_client(args: &[String]) {
-    let [socket, llb, name] = args else { panic!("{MINIMAL} SOCKET LLB NAME") };
+    let [socket, llb, name, images @ ..] = args else { panic!("{MINIMAL} SOCKET LLB NAME [IMAGE]...") };
     let definition = Definition::decode(&fs::read(llb).expect("the definition can be read")).expect("it is LLB");
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     runtime.block_on(async {
@@ -194,6 +214,10 @@ fn minimal_client(args: &[String]) {
         // Dropped at once: nobody looks at this client's progress.
         let (progress, _) = roche_engine::solver::progress_channel(1);
         let job = solver.open(options, progress).await.expect("the daemon is there");
+        let platform = Platform::new("linux", "amd64");
+        let images: Vec<Reference> = images.iter().map(|image| image.parse().expect("it is a reference")).collect();
+        let resolved = images.iter().map(|image| job.resolve_image(image, &platform, ResolveMode::Default));
+        futures_util::future::try_join_all(resolved).await.expect("the images are there");
         let solved = job.solve(&definition).await.expect("the definition is solved");
         job.export(solved, b"{\"os\":\"linux\",\"architecture\":\"amd64\"}".to_vec()).await.expect("the image is stored");
     });

@@ -126,9 +126,9 @@ impl<'a> Build<'a> {
         let planned = plan(&*job).await?;
         let (solved, added) = match &planned.overlay {
             Some(overlay) => {
-                let solved = job.solve(&planned.definition).await?;
+                // What the image gains is listed while the image is put together from it.
                 let tree = job.solve(overlay).await?;
-                (solved, overlaid_files(&*job, &tree).await?)
+                tokio::try_join!(async { Ok(job.solve(&planned.definition).await?) }, overlaid_files(&*job, &tree))?
             }
             None => {
                 let solved = job.solve(&planned.definition).await?;

@@ -45,18 +45,15 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, and makes sure that it is BuildKit that answers.
     pub(super) async fn open(address: &Address) -> Result<Self, Error> {
-        let exporters = match address.protocol {
-            Protocol::Docker => docker::exporters(address).await?,
-            Protocol::Buildkit => Exporters::Standalone,
+        let exporters = async {
+            match address.protocol {
+                Protocol::Docker => docker::exporters(address).await,
+                Protocol::Buildkit => Ok(Exporters::Standalone),
+            }
         };
-        let (channel, fault) = transport::channel(address).await?;
-        let mut client = ControlClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
-        let asking = client.list_workers(control::ListWorkersRequest::default());
-        match tokio::time::timeout(HANDSHAKE_LIMIT, asking).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(status)) => return Err(address.refused(unlike(&status, fault.text(), address))),
-            Err(_) => return Err(address.refused(format!("it did not answer within {} s", HANDSHAKE_LIMIT.as_secs()))),
-        }
+        // Asked at the same time; of two refusals, dockerd's own API tells more.
+        let (exporters, channel) = tokio::try_join!(exporters, async { Ok(greeted(address).await) })?;
+        let channel = channel?;
         let (tell, lost) = watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(pulse(channel.clone(), tell));
@@ -109,6 +106,18 @@ impl Connection {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => "the connection was given up".to_owned(),
         }
+    }
+}
+
+/// Connects, and hears from BuildKit that it is there.
+async fn greeted(address: &Address) -> Result<Channel, Error> {
+    let (channel, fault) = transport::channel(address).await?;
+    let mut client = ControlClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
+    let asking = client.list_workers(control::ListWorkersRequest::default());
+    match tokio::time::timeout(HANDSHAKE_LIMIT, asking).await {
+        Ok(Ok(_)) => Ok(channel),
+        Ok(Err(status)) => Err(address.refused(unlike(&status, fault.text(), address))),
+        Err(_) => Err(address.refused(format!("it did not answer within {} s", HANDSHAKE_LIMIT.as_secs()))),
     }
 }
 
