@@ -9,6 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -16,6 +17,10 @@ use super::{Container, unique};
 
 /// Debian's client; another one earlier in PATH may speak a newer protocol.
 const DOCKER: &str = "/usr/bin/docker";
+
+/// Held while a test uses dockerd 20.10: when builds that share steps run side by side, its BuildKit
+/// may stall, or end with "panic: failed to get edge" (moby/moby#42414).
+static DOCKER20: Mutex<()> = Mutex::new(());
 
 /// A dockerd that answers.
 #[derive(Clone)]
@@ -71,6 +76,7 @@ impl Daemon {
         let mut tally = OpenOptions::new().append(true).create(true).open(setting("ROCHE_TEST_TALLY")).expect("the tally opens");
         // One write, so that lines of tests that run at once do not mix.
         tally.write_all(format!("{} {name}\n", self.name).as_bytes()).expect("the tally is written");
+        let _alone = (self.name == "docker20").then(|| DOCKER20.lock().unwrap_or_else(PoisonError::into_inner));
         body(&self);
     }
 
