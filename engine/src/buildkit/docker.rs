@@ -45,11 +45,14 @@ pub(super) async fn exporters(address: &Address) -> Result<Exporters, Error> {
     Ok(if containerd { Exporters::ContainerdStore } else { Exporters::DockerStore })
 }
 
-/// A line of push progress.
+/// A line of what dockerd says of a push or a load.
 #[derive(Deserialize)]
-struct Line {
+pub(super) struct Line {
     #[serde(default)]
-    error: Option<String>,
+    pub(super) error: Option<String>,
+    /// What a person is to read.
+    #[serde(default)]
+    pub(super) stream: Option<String>,
     #[serde(default)]
     aux: Option<Aux>,
 }
@@ -111,12 +114,12 @@ pub(super) async fn push(
 
 /// Cuts a stream of bytes into JSON lines.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     rest: Vec<u8>,
 }
 
 impl Lines {
-    fn feed(&mut self, data: &[u8]) -> Result<Vec<Line>, String> {
+    pub(super) fn feed(&mut self, data: &[u8]) -> Result<Vec<Line>, String> {
         self.rest.extend_from_slice(data);
         let mut lines = Vec::new();
         if let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') {

@@ -23,15 +23,20 @@ mod docker;
 mod export;
 mod fault;
 mod gateway;
+mod load;
 pub mod locate;
 mod messages;
-mod session;
+pub(crate) mod session;
 mod status;
 mod transport;
+
+#[cfg(target_os = "linux")]
+pub(crate) use session::{Glob, Matched, Patterns, has_wildcard};
 
 use async_trait::async_trait;
 
 pub use address::{Address, Place, Protocol, TlsFiles};
+pub use load::{engine_sockets, load};
 pub use locate::{Located, Lookup, default_sockets, locate};
 
 use crate::Error;

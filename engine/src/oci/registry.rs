@@ -1,41 +1,46 @@
-//! Registries over HTTP: finds an image's digest and config, without its layers.
+//! Registries over HTTP: finds images, and pulls and pushes them.
 //!
 //! Invariant: bytes are believed for their sha256 alone, and are bounded before they are kept.
 //!
-//! 1. [`Registry::resolve`] gets the manifest or index of a tag or digest.
-//! 2. Of an index it takes the manifest for the platform.
-//! 3. It gets that manifest's config.
+//! 1. [`Registry::repository`] names an image's repository, with the mirrors that it may be read
+//!    from; its requests share one login.
+//! 2. [`Repository::image`] gets the manifest or index of a tag or digest, of an index the manifest
+//!    for the platform, and that manifest's config. [`Registry::resolve`] is the same for those who
+//!    only want the digest and the config.
+//! 3. [`Repository::fetch_blob`] streams layers, [`Repository::push`] writes a whole image.
 //!
-//! The protocol is the OCI distribution specification's; the documents are those of the OCI image
-//! specification and docker's image manifest, version 2, schema 2. Plain http is spoken with
-//! loopback addresses alone.
+//! The protocol is the OCI distribution specification's; the documents are in
+//! [`document`](super::document). Plain http is spoken with loopback addresses alone.
 
 mod access;
+mod answer;
 mod auth;
-mod document;
+mod outgoing;
+mod pull;
+mod push;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Client, NoProxy, Proxy};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Credentials, Reference};
+use crate::Error;
 use crate::op::Platform;
 use crate::solver::ResolvedImage;
-use crate::{Digest, Error};
-use access::{Access, Body};
-use document::{Descriptor, Document};
+use access::{Access, Endpoint};
+use answer::Purpose;
+pub use pull::Found;
 
-/// The largest manifest or index.
-const MAX_MANIFEST_BYTES: usize = 4 << 20;
-/// The largest config.
-const MAX_CONFIG_BYTES: usize = 8 << 20;
 /// How long a registry that fails is asked again, at most.
 const MAX_TIME: Duration = Duration::from_secs(120);
-/// How many indices may stand in each other.
-const MAX_DEPTH: usize = 3;
+/// How many blobs are under way at a time, either way.
+const MAX_BLOBS: usize = 3;
 
 /// What a client is told before it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,20 +50,37 @@ pub struct RegistryOptions {
     /// The hosts that the proxy is not used for, as `NO_PROXY` has them; loopback never needs to
     /// be named.
     pub no_proxy: String,
+    /// For a registry, as [`Reference::host`] has it, the places that its images are read from
+    /// first: `host[:port][/prefix]`, spoken to over https. A place that fails is passed over.
+    pub mirrors: BTreeMap<String, Vec<String>>,
 }
 
-/// A client of registries, which only reads. It takes nothing from the environment but where the
-/// system's certificates are.
+/// A client of registries. It takes nothing from the environment but where the system's
+/// certificates are.
 #[derive(Clone, Debug)]
 pub struct Registry {
     client: Client,
+    mirrors: Arc<BTreeMap<String, Vec<String>>>,
+    /// Apart from each other: what is pushed may have to be pulled first.
+    pulls: Arc<Semaphore>,
+    pushes: Arc<Semaphore>,
+}
+
+/// An image's repository, with one login for all that is asked of it.
+#[derive(Clone)]
+pub struct Repository {
+    registry: Registry,
+    reference: Reference,
+    credentials: Option<Arc<dyn Credentials>>,
+    /// The mirrors in their order, then the registry itself.
+    endpoints: Arc<[Endpoint]>,
 }
 
 impl Registry {
     /// Makes a client; nothing is connected yet.
     pub fn new(options: &RegistryOptions) -> Result<Self, Error> {
         let refused = |error: reqwest::Error| {
-            let reason = access::reason(error);
+            let reason = answer::reason(error);
             Error::Connect { address: options.proxy.clone().unwrap_or_else(|| "registries".to_owned()), reason }
         };
         let mut builder = Client::builder()
@@ -71,7 +93,26 @@ impl Registry {
             let direct = format!("localhost,127.0.0.0/8,::1,{}", options.no_proxy);
             builder = builder.proxy(Proxy::all(proxy).map_err(refused)?.no_proxy(NoProxy::from_string(&direct)));
         }
-        Ok(Self { client: builder.build().map_err(refused)? })
+        let client = builder.build().map_err(refused)?;
+        let turns = || Arc::new(Semaphore::new(MAX_BLOBS));
+        Ok(Self { client, mirrors: Arc::new(options.mirrors.clone()), pulls: turns(), pushes: turns() })
+    }
+
+    /// Names the repository of an image; nothing is connected yet.
+    pub fn repository(&self, reference: &Reference, credentials: Option<Arc<dyn Credentials>>) -> Result<Repository, Error> {
+        let endpoints = self.endpoints(reference)?.into();
+        Ok(Repository { registry: self.clone(), reference: reference.clone(), credentials, endpoints })
+    }
+
+    /// Returns the mirrors of a repository in their order, then its registry.
+    fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>, Error> {
+        let mirrors = self.mirrors.get(reference.host()).into_iter().flatten().map(String::as_str);
+        mirrors.chain([reference.host()]).map(|place| Endpoint::new(place, reference)).collect()
+    }
+
+    /// Returns the HTTP client, for files that are no images.
+    pub(crate) fn http_client(&self) -> Client {
+        self.client.clone()
     }
 
     /// Finds an image: the digest of its manifest or index, and its config for `platform`.
@@ -88,65 +129,41 @@ impl Registry {
         credentials: Option<&dyn Credentials>,
         deadline: Duration,
     ) -> Result<ResolvedImage, Error> {
-        let mut access = Access::new(&self.client, reference, credentials, deadline.min(MAX_TIME))?;
-        let name = match (reference.digest(), reference.tag()) {
-            (Some(digest), _) => digest.to_string(),
-            (None, tag) => tag.unwrap_or("latest").to_owned(),
-        };
-        let top = access.fetch(&format!("manifests/{name}"), document::MANIFESTS, MAX_MANIFEST_BYTES).await?;
-        let digest = verified(&access, &top, reference.digest(), None)?;
-        let mut document = Document::read(&top.bytes, &top.media_type).map_err(|what| access.untrue("manifest", &what))?;
-        for _ in 0..MAX_DEPTH {
-            let Document::Index(index) = document else { break };
-            let chosen = index.choose(platform).map_err(|what| access.failed(&what, false))?;
-            let body = described(&mut access, "manifests", chosen, document::MANIFESTS, MAX_MANIFEST_BYTES).await?;
-            document = Document::read(&body.bytes, &chosen.media_type).map_err(|what| access.untrue("manifest", &what))?;
+        let endpoints = self.endpoints(reference)?;
+        let accesses = endpoints.iter().map(|endpoint| Access {
+            client: &self.client,
+            reference,
+            credentials,
+            endpoint,
+            purpose: Purpose::Pull,
+        });
+        let parts = pull::find_anywhere(accesses, platform, deadline).await?;
+        if !serde_json::from_slice(&parts.config_bytes).is_ok_and(|value: serde_json::Value| value.is_object()) {
+            return Err(Error::Integrity(format!("config of {reference}: it is not a JSON object; nothing of it was used")));
         }
-        let Document::Manifest(config) = document else {
-            return Err(access.failed("its indices stand too deep in each other", false));
-        };
-        if !document::CONFIGS.contains(&config.media_type.as_str()) {
-            let what = format!("its config is {:?}, which no image has", short(&config.media_type));
-            return Err(access.untrue("manifest", &what));
-        }
-        let body = described(&mut access, "blobs", &config, &["*/*"], MAX_CONFIG_BYTES).await?;
-        if !serde_json::from_slice(&body.bytes).is_ok_and(|value: serde_json::Value| value.is_object()) {
-            return Err(access.untrue("config", "it is not a JSON object"));
-        }
-        Ok(ResolvedImage { digest: Some(digest), config: body.bytes })
+        Ok(ResolvedImage { digest: Some(parts.digest), config: parts.config_bytes })
     }
 }
 
-/// Gets what a descriptor names, and checks that it is that.
-async fn described(
-    access: &mut Access<'_>,
-    kind: &str,
-    descriptor: &Descriptor,
-    accept: &[&str],
-    limit: usize,
-) -> Result<Body, Error> {
-    if descriptor.size > limit as u64 {
-        return Err(access.too_large(limit));
+impl Repository {
+    /// Returns the image that it was named by.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
     }
-    let body = access.fetch(&format!("{kind}/{}", descriptor.digest), accept, limit).await?;
-    verified(access, &body, Some(descriptor.digest), Some(descriptor.size))?;
-    Ok(body)
-}
 
-/// Checks bytes against what they were asked for by, else against what the registry itself says.
-fn verified(access: &Access<'_>, body: &Body, expected: Option<Digest>, size: Option<u64>) -> Result<Digest, Error> {
-    let actual = Digest::of(&body.bytes);
-    let told = body.digest_header.as_deref().filter(|told| told.starts_with("sha256:"));
-    if let Some(expected) = expected.map(|digest| digest.to_string()).as_deref().or(told)
-        && expected != actual.to_string()
-    {
-        let what = format!("expected {:?}, got {actual} in {} bytes", short(expected), body.bytes.len());
-        return Err(access.untrue("content", &what));
+    fn access<'a>(&'a self, endpoint: &'a Endpoint, purpose: Purpose) -> Access<'a> {
+        let credentials = self.credentials.as_deref();
+        Access { client: &self.registry.client, reference: &self.reference, credentials, endpoint, purpose }
     }
-    if let Some(size) = size.filter(|size| *size != body.bytes.len() as u64) {
-        return Err(access.untrue("content", &format!("{actual} has {} bytes, its descriptor says {size}", body.bytes.len())));
+
+    /// Waits until a blob may be under way.
+    async fn turn(&self, purpose: Purpose) -> SemaphorePermit<'_> {
+        let turns = match purpose {
+            Purpose::Pull => &self.registry.pulls,
+            Purpose::Push => &self.registry.pushes,
+        };
+        turns.acquire().await.expect("nobody closes the semaphore")
     }
-    Ok(actual)
 }
 
 /// The start of a text that a registry chose, for an error.

@@ -1,17 +1,18 @@
-//! One image's requests: authorization, redirects, retries, bounded bodies.
+//! One endpoint's requests: authorization, redirects, retries, bounded bodies.
 //!
-//! Invariant: nothing is asked past the deadline, and errors hold neither addresses that may be
-//! signed nor authorizations.
+//! Invariant: nothing is tried again past the deadline, and credentials go where
+//! [`auth`](super::auth) says and nowhere else.
 
-use std::error::Error as _;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::answer::{self, Failure, Purpose};
 use super::auth::{self, Challenge, Token};
+use super::outgoing::Outgoing;
 use super::short;
 use crate::Error;
 use crate::oci::{Credential, Credentials, Reference};
@@ -25,15 +26,44 @@ const MAX_REDIRECTS: usize = 5;
 /// The longest answer of a token server, and of a failure.
 const MAX_NOTE_BYTES: usize = 1 << 20;
 
-/// A conversation about one image.
-pub(super) struct Access<'a> {
-    client: &'a Client,
-    reference: &'a Reference,
-    credentials: Option<&'a dyn Credentials>,
+/// A place that has an image: its registry or a mirror of that.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// The host as names and credentials have it.
+    host: String,
+    /// The repository's address, with a slash at its end.
     base: Url,
-    time: Duration,
-    until: Instant,
-    authorization: Option<HeaderValue>,
+    /// What the last challenge was answered with.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+impl Endpoint {
+    /// Names the repository of `reference` at `place`, a host that a path may follow.
+    pub(super) fn new(place: &str, reference: &Reference) -> Result<Self, Error> {
+        let place = if place == "docker.io" { "registry-1.docker.io" } else { place };
+        let (host, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{}/", prefix.trim_end_matches('/')) };
+        let rest = format!("{host}/v2/{prefix}{}/", reference.path());
+        let base = Url::parse(&format!("https://{rest}")).and_then(|url| match auth::is_loopback(&url) {
+            true => Url::parse(&format!("http://{rest}")),
+            false => Ok(url),
+        });
+        let base = base.map_err(|error| Error::Registry {
+            reference: reference.to_string(),
+            reason: format!("{} is not an address: {error}; correct the host or its port", short(host)),
+            transient: false,
+        })?;
+        let host = if host == "registry-1.docker.io" { "docker.io" } else { host };
+        Ok(Self { host: host.to_owned(), base, authorization: Mutex::default() })
+    }
+}
+
+/// What is asked.
+pub(super) struct Request<'r> {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<&'r Outgoing>,
 }
 
 /// What a registry sent.
@@ -43,103 +73,137 @@ pub(super) struct Body {
     pub(super) digest_header: Option<String>,
 }
 
-/// Why an attempt failed.
-enum Failure {
-    /// For good.
-    Final(Error),
-    /// For now; the registry may have said how long.
-    Later(Error, Option<Duration>),
+/// A conversation with an endpoint about one image.
+#[derive(Clone, Copy)]
+pub(super) struct Access<'a> {
+    pub(super) client: &'a Client,
+    pub(super) reference: &'a Reference,
+    pub(super) credentials: Option<&'a dyn Credentials>,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) purpose: Purpose,
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Final(error)
+/// The time that is left, and the wait that comes next.
+pub(super) struct Retries {
+    time: Duration,
+    until: Instant,
+    wait: Duration,
+}
+
+impl Retries {
+    pub(super) fn new(time: Duration) -> Self {
+        Self { time, until: Instant::now() + time, wait: FIRST_WAIT }
+    }
+
+    /// Waits before the next attempt, or fails where there is to be none.
+    pub(super) async fn pause(&mut self, failure: Failure) -> Result<(), Error> {
+        let (error, asked) = match failure {
+            Failure::Final(error) => return Err(error),
+            Failure::Later(error, asked) => (error, asked),
+        };
+        let pause = asked.unwrap_or(self.wait).max(FIRST_WAIT);
+        if Instant::now() + pause >= self.until {
+            return Err(error);
+        }
+        sleep(pause).await;
+        self.wait = (self.wait * 2).min(MAX_WAIT);
+        Ok(())
     }
 }
 
-impl<'a> Access<'a> {
-    pub(super) fn new(
-        client: &'a Client,
-        reference: &'a Reference,
-        credentials: Option<&'a dyn Credentials>,
-        time: Duration,
-    ) -> Result<Self, Error> {
-        let host = if reference.host() == "docker.io" { "registry-1.docker.io" } else { reference.host() };
-        let secure = Url::parse(&format!("https://{host}/v2/{}/", reference.path()));
-        let base = secure.and_then(|url| match auth::is_loopback(&url) {
-            true => Url::parse(&format!("http://{host}/v2/{}/", reference.path())),
-            false => Ok(url),
-        });
-        let base = base.map_err(|error| Error::Registry {
-            reference: reference.to_string(),
-            reason: format!("{host} is not an address: {error}; correct the host or its port"),
-            transient: false,
-        })?;
-        Ok(Self { client, reference, credentials, base, time, until: Instant::now() + time, authorization: None })
+impl Access<'_> {
+    /// Returns an address below the repository's.
+    pub(super) fn url(&self, path: &str) -> Result<Url, Error> {
+        self.endpoint.base.join(&format!("./{path}")).map_err(|error| self.failed(&error.to_string(), false))
     }
 
     /// Gets `path` of the image's repository, `limit` bytes at most.
-    pub(super) async fn fetch(&mut self, path: &str, accept: &[&str], limit: usize) -> Result<Body, Error> {
-        let url = self.base.join(&format!("./{path}")).map_err(|error| self.failed(&error.to_string(), false))?;
-        let accept = accept.join(", ");
-        let mut wait = FIRST_WAIT;
+    pub(super) async fn fetch(&self, path: &str, accept: &[&str], limit: usize, retries: &mut Retries) -> Result<Body, Error> {
+        let url = self.url(path)?;
         loop {
-            let until = self.until;
-            let (error, asked) = match timeout_at(until, self.attempt(&url, &accept, limit)).await {
-                Ok(Ok(body)) => return Ok(body),
-                Ok(Err(Failure::Final(error))) => return Err(error),
-                Ok(Err(Failure::Later(error, asked))) => (error, asked),
-                Err(_) => {
-                    let what = format!("{} did not answer within {:?}; try again later", self.reference.host(), self.time);
-                    return Err(self.failed(&what, true));
-                }
-            };
-            let pause = asked.unwrap_or(wait).max(FIRST_WAIT);
-            if Instant::now() + pause >= until {
-                return Err(error);
+            match self.within(retries, self.attempt(&url, accept, limit)).await {
+                Ok(body) => return Ok(body),
+                Err(failure) => retries.pause(failure).await?,
             }
-            sleep(pause).await;
-            wait = (wait * 2).min(MAX_WAIT);
         }
     }
 
-    async fn attempt(&mut self, url: &Url, accept: &str, limit: usize) -> Result<Body, Failure> {
-        let mut response = self.get(url, accept).await?;
-        if response.status() == StatusCode::UNAUTHORIZED && response.url().origin() == self.base.origin() {
-            self.log_in(response.headers()).await?;
-            response = self.get(url, accept).await?;
-        }
+    /// Bounds an attempt by the time that is left.
+    pub(super) async fn within<T>(
+        &self,
+        retries: &Retries,
+        attempt: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        timeout_at(retries.until, attempt).await.unwrap_or_else(|_| {
+            let what = format!("{} did not answer within {:?}; try again later", self.endpoint.host, retries.time);
+            Err(Failure::Final(self.failed(&what, true)))
+        })
+    }
+
+    async fn attempt(&self, url: &Url, accept: &[&str], limit: usize) -> Result<Body, Failure> {
+        let accept = HeaderValue::from_str(&accept.join(", ")).expect("media types are headers' text");
+        let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
+        let response = self.ask(&Request { method: Method::GET, url: url.clone(), headers, body: None }).await?;
         if response.status() != StatusCode::OK {
-            return Err(self.refused(self.reference.host(), response).await);
+            return Err(self.refused(&self.endpoint.host, response).await);
         }
         let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (media_type, digest_header) = (text(CONTENT_TYPE.as_str()).unwrap_or_default(), text("docker-content-digest"));
         Ok(Body { bytes: self.read(response, limit).await?, media_type, digest_header })
     }
 
-    /// Asks once, following redirects.
-    async fn get(&self, url: &Url, accept: &str) -> Result<Response, Failure> {
-        let (mut url, mut authorization) = (url.clone(), self.authorization.clone());
+    /// Asks once, and once more where a login is asked for.
+    pub(super) async fn ask(&self, request: &Request<'_>) -> Result<Response, Failure> {
+        let known = self.endpoint.authorization.lock().await.clone();
+        let response = self.follow(request, known.clone()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != self.endpoint.base.origin() {
+            return Ok(response);
+        }
+        // Requests beside this one may have got the same answer: one of them logs in.
+        let mut authorization = self.endpoint.authorization.lock().await;
+        if *authorization == known {
+            *authorization = None;
+            *authorization = Some(self.log_in(response.headers()).await?);
+        }
+        let known = authorization.clone();
+        drop(authorization);
+        self.follow(request, known).await
+    }
+
+    /// Asks, following redirects.
+    async fn follow(&self, request: &Request<'_>, authorization: Option<HeaderValue>) -> Result<Response, Failure> {
+        let mut authorization = authorization.filter(|_| request.url.origin() == self.endpoint.base.origin());
+        let mut url = request.url.clone();
+        let reads = matches!(request.method, Method::GET | Method::HEAD);
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.client.get(url.clone()).header(ACCEPT, accept);
-            if let Some(value) = &authorization {
-                request = request.header(AUTHORIZATION, value.clone());
-            }
-            let response = self.send(&url, request).await?;
-            let location = response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
-            let Some(location) = location else { return Ok(response) };
-            let location = location.to_str().map_err(|_| self.failed("it redirects to what is no address", false))?;
-            let (next, keeps) = auth::redirected(&url, location).map_err(|what| self.failed(&what, false))?;
+            let mut headers = request.headers.clone();
+            headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
+            let builder = self.client.request(request.method.clone(), url.clone()).headers(headers);
+            let response = match request.body {
+                None => self.send(&url, builder).await?,
+                Some(body) => self.send_body(&url, builder, body).await?,
+            };
+            let status = response.status();
+            // What is written goes elsewhere only where it would be the same request.
+            let leads = if reads { status.is_redirection() } else { matches!(status.as_u16(), 307 | 308) };
+            let Some(location) = response.headers().get(LOCATION).filter(|_| leads) else { return Ok(response) };
+            let (next, keeps) = self.located(&url, location)?;
             url = next;
             authorization = authorization.filter(|_| keeps);
         }
         Err(self.failed(&format!("it redirects more than {MAX_REDIRECTS} times"), false).into())
     }
 
+    /// Reads where a registry points to, and whether the authorization may go there.
+    pub(super) fn located(&self, from: &Url, location: &HeaderValue) -> Result<(Url, bool), Error> {
+        let location = location.to_str().map_err(|_| self.failed("it redirects to what is no address", false))?;
+        auth::redirected(from, location).map_err(|what| self.failed(&what, false))
+    }
+
     async fn send(&self, to: &Url, request: RequestBuilder) -> Result<Response, Failure> {
         request.send().await.map_err(|error| {
             let connecting = error.is_connect();
-            let reason = reason(error);
+            let reason = answer::reason(error);
             // What cannot be reached at all is told at once; what broke off may work again.
             let host = short(to.host_str().unwrap_or_default());
             let (what, transient) = match connecting {
@@ -156,6 +220,20 @@ impl<'a> Access<'a> {
         })
     }
 
+    /// Sends what has a body, for as long as bytes of it are taken.
+    async fn send_body(&self, to: &Url, request: RequestBuilder, body: &Outgoing) -> Result<Response, Failure> {
+        let (body, sending) = body.open();
+        let request = request.header(CONTENT_LENGTH, sending.size_bytes()).body(body);
+        let sent = sending.watch(self.send(to, request)).await;
+        if let Some(error) = sending.fault() {
+            return Err(Failure::Final(error));
+        }
+        sent.unwrap_or_else(|| {
+            let host = short(to.host_str().unwrap_or_default());
+            Err(Failure::Later(self.failed(&format!("{host} takes nothing any more; try again later"), true), None))
+        })
+    }
+
     /// Reads a body whole.
     async fn read(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
         if response.content_length().is_some_and(|length| length > limit as u64) {
@@ -167,12 +245,9 @@ impl<'a> Access<'a> {
                 Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => return Err(self.too_large(limit).into()),
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
                 Ok(None) => return Ok(bytes),
-                Err(error) if is_reset(&error) => {
-                    let what = format!("the connection broke: {}; try again later", reason(error));
-                    return Err(Failure::Later(self.failed(&what, true), None));
-                }
+                Err(error) if answer::is_reset(&error) => return Err(self.broke(error)),
                 Err(error) => {
-                    let what = format!("it ends after {} bytes: {}", bytes.len(), reason(error));
+                    let what = format!("it ends after {} bytes: {}", bytes.len(), answer::reason(error));
                     return Err(self.untrue("content", &what).into());
                 }
             }
@@ -180,23 +255,21 @@ impl<'a> Access<'a> {
     }
 
     /// Answers the challenge of a registry.
-    async fn log_in(&mut self, headers: &HeaderMap) -> Result<(), Failure> {
+    async fn log_in(&self, headers: &HeaderMap) -> Result<HeaderValue, Failure> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let challenges: Vec<Challenge> = values.flat_map(auth::challenges).collect();
+        let host = &self.endpoint.host;
         let credential = match self.credentials {
-            Some(credentials) => credentials.find_for(self.reference.host(), self.reference.path()).await?,
+            Some(credentials) => credentials.find_for(host, self.reference.path()).await?,
             None => None,
         };
         let of = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
-        self.authorization = match (of("bearer"), of("basic"), credential) {
+        let authorization = match (of("bearer"), of("basic"), credential) {
             (Some(challenge), _, credential) => Some(self.token(challenge, credential).await?),
             (None, Some(_), Some(credential)) => auth::basic(&credential),
             _ => None,
         };
-        match self.authorization {
-            Some(_) => Ok(()),
-            None => Err(self.failed(&format!("a login is needed; run docker login {}", self.reference.host()), false).into()),
-        }
+        Ok(authorization.ok_or_else(|| self.failed(&format!("a login is needed; run docker login {host}"), false))?)
     }
 
     /// Gets a token from the server that a challenge names.
@@ -204,12 +277,12 @@ impl<'a> Access<'a> {
         let parameter = |name: &str| challenge.parameters.get(name).map(String::as_str);
         let realm = parameter("realm").and_then(|realm| Url::parse(realm).ok());
         let realm = realm.ok_or_else(|| self.failed("it asks for a token and names no token server", false))?;
-        if !auth::trusted(&self.base, &realm) {
+        if !auth::trusted(&self.endpoint.base, &realm) {
             let host = short(realm.host_str().unwrap_or_default());
             let what = format!("its token server {host:?} is not reached over https; nothing was sent there");
             return Err(self.failed(&what, false).into());
         }
-        let scope = format!("repository:{}:pull", self.reference.path());
+        let scope = format!("repository:{}:{}", self.reference.path(), self.purpose.scope());
         let mut fields = vec![("scope", parameter("scope").unwrap_or(&scope))];
         fields.extend(parameter("service").map(|service| ("service", service)));
         let request = match &credential {
@@ -237,24 +310,27 @@ impl<'a> Access<'a> {
     }
 
     /// Says what a status means.
-    async fn refused(&self, who: &str, response: Response) -> Failure {
-        let (status, host) = (response.status(), self.reference.host());
-        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    pub(super) async fn refused(&self, who: &str, response: Response) -> Failure {
+        let (status, asked) = (response.status(), answer::asked_wait(response.headers()));
         let note = match self.read(response, MAX_NOTE_BYTES).await {
-            Ok(text) => note(&text),
+            Ok(text) => answer::note(&text),
             Err(_) => String::new(),
         };
-        let code = status.as_u16();
-        let (meaning, remedy) = match code {
-            401 => ("says that the login is missing, wrong, or not for this image", format!("run docker login {host}")),
-            403 => ("denies access to this image", "ask its owner for the right to pull".to_owned()),
-            404 => ("has no such image", "check its name and tag".to_owned()),
-            429 => ("has had too many requests", format!("wait, or run docker login {host}")),
-            500.. => ("failed", "try again later".to_owned()),
-            _ => ("answered with what is not understood", "check the image's name".to_owned()),
-        };
-        let error = self.failed(&format!("{who} {meaning} ({status}{note}); {remedy}"), code == 429 || code >= 500);
-        if code == 429 || code >= 500 { Failure::Later(error, asked.map(Duration::from_secs)) } else { Failure::Final(error) }
+        let (meaning, remedy) = answer::meaning(status, self.purpose, &self.endpoint.host);
+        let transient = answer::may_pass(status);
+        let error = self.failed(&format!("{who} {meaning} ({status}{note}); {remedy}"), transient);
+        if transient { Failure::Later(error, asked) } else { Failure::Final(error) }
+    }
+
+    /// Says what a status of the registry's means.
+    pub(super) async fn unexpected(&self, response: Response) -> Failure {
+        self.refused(&self.endpoint.host, response).await
+    }
+
+    /// A body broke off.
+    pub(super) fn broke(&self, error: reqwest::Error) -> Failure {
+        let what = format!("the connection broke: {}; try again later", answer::reason(error));
+        Failure::Later(self.failed(&what, true), None)
     }
 
     /// The registry, or what lies between, could not do it.
@@ -264,7 +340,7 @@ impl<'a> Access<'a> {
 
     /// What came is not what it should be.
     pub(super) fn untrue(&self, thing: &str, what: &str) -> Error {
-        let (reference, host) = (self.reference, self.reference.host());
+        let (reference, host) = (self.reference, &self.endpoint.host);
         Error::Integrity(format!("{thing} of {reference} from {host}: {what}; nothing of it was used"))
     }
 
@@ -273,45 +349,4 @@ impl<'a> Access<'a> {
         let mib = limit >> 20;
         Error::Resource(format!("{}: a manifest or config is larger than {mib} MiB; use another image", self.reference))
     }
-}
-
-/// What a registry says of a failure (the distribution specification's "Error Codes").
-fn note(text: &[u8]) -> String {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Note {
-        code: String,
-        message: String,
-    }
-    #[derive(Deserialize)]
-    struct Notes {
-        errors: Vec<Note>,
-    }
-    let notes = serde_json::from_slice(text).unwrap_or(Notes { errors: Vec::new() });
-    notes.errors.first().map(|note| format!(", {:?}", short(&format!("{}: {}", note.code, note.message)))).unwrap_or_default()
-}
-
-/// Says whether a body broke off by a reset: the registry's end of it did not end.
-fn is_reset(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        if let Some(io) = source.downcast_ref::<std::io::Error>() {
-            return matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::ConnectionAborted);
-        }
-        cause = source.source();
-    }
-    false
-}
-
-/// Words an error without its address, which may be signed: its innermost causes.
-pub(super) fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut texts = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        texts.push(source.to_string());
-        cause = source.source();
-    }
-    texts.dedup();
-    short(&texts.split_off(texts.len().saturating_sub(2)).join(": "))
 }

@@ -1,13 +1,19 @@
 //! Scenarios against a server in this process, which answers with bytes written by hand.
 
+mod pull;
+mod push;
+
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::Digest;
 use crate::oci::Credential;
+use crate::oci::document::MAX_MANIFEST_BYTES;
+use crate::oci::image::MAX_CONFIG_BYTES;
 
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -19,41 +25,74 @@ struct Server {
     asked: Arc<Mutex<Vec<String>>>,
 }
 
+/// A request as it came.
+struct Asked {
+    /// How many came before it, and it.
+    number: usize,
+    /// Method, path and a short body.
+    line: String,
+    head: String,
+    body: Vec<u8>,
+    authorization: String,
+}
+
+impl Asked {
+    fn header(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// Reads one request; none where the connection ends before it does.
+async fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|part| part == b"\r\n\r\n") {
+            break end;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+    let mut body = bytes.split_off(end + 4);
+    while body.len() < length {
+        if stream.read_buf(&mut body).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some((head, body))
+}
+
 impl Server {
     /// Answers every connection's one request with what `answer` makes of its number, its line and
     /// its authorization, and the server's own host.
     async fn new(answer: impl Fn(usize, &str, &str, &str) -> Vec<u8> + Send + 'static) -> Self {
+        Self::with(move |asked, host| answer(asked.number, &asked.line, &asked.authorization, host)).await
+    }
+
+    /// Answers every connection's one request with what `answer` makes of it and of the server's
+    /// own host.
+    async fn with(mut answer: impl FnMut(&Asked, &str) -> Vec<u8> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let host = listener.local_addr().expect("an address").to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let server = Self { host: host.clone(), asked: asked.clone() };
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = Vec::new();
-                let mut buffer = [0; 4096];
-                while let Ok(n @ 1..) = stream.read(&mut buffer).await {
-                    request.extend_from_slice(&buffer[..n]);
-                    let text = String::from_utf8_lossy(&request);
-                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                    let length = head
-                        .to_lowercase()
-                        .split_once("content-length: ")
-                        .map_or(0, |(_, rest)| rest.split("\r\n").next().and_then(|length| length.parse().ok()).unwrap_or(0));
-                    if body.len() < length {
-                        continue;
-                    }
-                    let line = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
-                    let line = if body.is_empty() { line } else { format!("{line} {body}") };
-                    let authorization =
-                        head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap_or("-").to_owned();
-                    let number = {
-                        let mut asked = asked.lock().expect("no panic");
-                        asked.push(format!("{line} [{authorization}]"));
-                        asked.len()
-                    };
-                    let _ = stream.write_all(&answer(number, &line, &authorization, &host)).await;
-                    break;
-                }
+                let Some((head, body)) = read_request(&mut stream).await else { continue };
+                let line = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+                let is_shown = !body.is_empty() && body.len() < 200;
+                let line = if is_shown { format!("{line} {}", String::from_utf8_lossy(&body)) } else { line };
+                let authorization = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap_or("-").to_owned();
+                let number = {
+                    let mut asked = asked.lock().expect("no panic");
+                    asked.push(format!("{line} [{authorization}]"));
+                    asked.len()
+                };
+                let asked = Asked { number, line, head, body, authorization };
+                let _ = stream.write_all(&answer(&asked, &host)).await;
             }
         });
         server
@@ -325,7 +364,7 @@ async fn refusals_are_told_apart_and_not_retried() {
 #[tokio::test]
 async fn other_hosts_are_only_spoken_to_over_tls() {
     let server = Server::new(|_, _, _, _| reply("502", "", "")).await;
-    let options = RegistryOptions { proxy: Some(format!("http://{}", server.host)), no_proxy: String::new() };
+    let options = RegistryOptions { proxy: Some(format!("http://{}", server.host)), ..RegistryOptions::default() };
     let registry = Registry::new(&options).expect("a client");
     let reference = "registry.invalid/app".parse().expect("a reference");
     let platform = Platform::new("linux", "amd64");
