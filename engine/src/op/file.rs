@@ -163,7 +163,7 @@ pub enum FileActionKind {
 }
 
 impl FileActionKind {
-    fn owner(&self) -> Option<&Owner> {
+    pub(crate) fn owner(&self) -> Option<&Owner> {
         match self {
             Self::Copy(action) => action.owner.as_ref(),
             Self::Mkdir(action) => action.owner.as_ref(),

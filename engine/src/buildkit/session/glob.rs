@@ -7,7 +7,7 @@
 
 /// A pattern, compiled.
 #[derive(Clone, Debug)]
-pub(super) enum Glob {
+pub(crate) enum Glob {
     /// No wildcard.
     Exact(String),
     /// What `**` at the end leaves.
@@ -20,7 +20,7 @@ pub(super) enum Glob {
 
 /// A state of the automaton; the one after the last accepts.
 #[derive(Clone, Debug)]
-pub(super) enum State {
+pub(crate) enum State {
     /// This character.
     Char(char),
     /// `?`
@@ -40,11 +40,11 @@ pub(super) enum State {
 /// Says that a pattern breaks the grammar.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a pattern: an unclosed or empty [class], or a \\ at the end")]
-pub(super) struct GlobError(pub(super) String);
+pub(crate) struct GlobError(pub(crate) String);
 
 impl Glob {
     /// Compiles a path pattern that is clean (no `//`, no `.` parts) and not empty.
-    pub(super) fn path(pattern: &str) -> Result<Self, GlobError> {
+    pub(crate) fn path(pattern: &str) -> Result<Self, GlobError> {
         #[derive(PartialEq)]
         enum Kind {
             Exact,
@@ -92,7 +92,7 @@ impl Glob {
     }
 
     /// Compiles a pattern for one name, in which `**` means no more than `*`.
-    pub(super) fn name(pattern: &str) -> Result<Self, GlobError> {
+    pub(crate) fn name(pattern: &str) -> Result<Self, GlobError> {
         let mut chars = pattern.chars().peekable();
         let mut states = Vec::new();
         while let Some(c) = chars.next() {
@@ -102,7 +102,7 @@ impl Glob {
     }
 
     /// Says whether the whole of `path` matches.
-    pub(super) fn matches(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(pattern) => path == pattern,
             Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
@@ -113,7 +113,7 @@ impl Glob {
 }
 
 /// Says whether a name holds an unquoted `*`, `?` or `[`.
-pub(super) fn has_wildcard(name: &str) -> bool {
+pub(crate) fn has_wildcard(name: &str) -> bool {
     let mut chars = name.chars();
     while let Some(c) = chars.next() {
         match c {

@@ -32,10 +32,15 @@ mod folder;
 mod followlinks;
 mod glob;
 mod health;
-mod mode;
+pub(crate) mod mode;
 mod patterns;
 mod secrets;
-mod walk;
+pub(crate) mod walk;
+
+#[cfg(target_os = "linux")]
+pub(crate) use glob::{Glob, has_wildcard};
+#[cfg(target_os = "linux")]
+pub(crate) use patterns::{Matched, Patterns};
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};

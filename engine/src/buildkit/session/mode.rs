@@ -4,20 +4,20 @@
 //! (`io/fs/fs.go`: dir 1<<31, symlink 1<<27, device 1<<26, pipe 1<<25, socket 1<<24, setuid 1<<23,
 //! setgid 1<<22, char device 1<<21, sticky 1<<20).
 
-pub(super) const DIR: u32 = 1 << 31;
-pub(super) const SYMLINK: u32 = 1 << 27;
-pub(super) const DEVICE: u32 = 1 << 26;
-pub(super) const PIPE: u32 = 1 << 25;
-pub(super) const SOCKET: u32 = 1 << 24;
+pub(crate) const DIR: u32 = 1 << 31;
+pub(crate) const SYMLINK: u32 = 1 << 27;
+pub(crate) const DEVICE: u32 = 1 << 26;
+pub(crate) const PIPE: u32 = 1 << 25;
+pub(crate) const SOCKET: u32 = 1 << 24;
 const SETUID: u32 = 1 << 23;
 const SETGID: u32 = 1 << 22;
-pub(super) const CHAR_DEVICE: u32 = 1 << 21;
+pub(crate) const CHAR_DEVICE: u32 = 1 << 21;
 const STICKY: u32 = 1 << 20;
 /// Set where a file is neither regular nor one of the types above.
-pub(super) const IRREGULAR: u32 = 1 << 19;
+pub(crate) const IRREGULAR: u32 = 1 << 19;
 
 /// The bits that say what a file is; none of them is set for a regular file.
-pub(super) const TYPE: u32 = DIR | SYMLINK | DEVICE | PIPE | SOCKET | CHAR_DEVICE | IRREGULAR;
+pub(crate) const TYPE: u32 = DIR | SYMLINK | DEVICE | PIPE | SOCKET | CHAR_DEVICE | IRREGULAR;
 
 /// Translates `st_mode`.
 pub(super) fn from_unix(mode: u32) -> u32 {

@@ -8,7 +8,7 @@ use super::glob::{Glob, GlobError};
 
 /// A list of patterns.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Patterns {
+pub(crate) struct Patterns {
     patterns: Vec<Pattern>,
 }
 
@@ -24,11 +24,11 @@ struct Pattern {
 
 /// Which patterns of a list matched a folder or one of its parents.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Matched(Vec<bool>);
+pub(crate) struct Matched(Vec<bool>);
 
 impl Patterns {
     /// Reads a list; empty patterns are left out.
-    pub(super) fn new<T: AsRef<str>>(texts: &[T]) -> Result<Self, GlobError> {
+    pub(crate) fn new<T: AsRef<str>>(texts: &[T]) -> Result<Self, GlobError> {
         let mut patterns = Vec::new();
         for text in texts {
             let trimmed = text.as_ref().trim();
@@ -55,7 +55,7 @@ impl Patterns {
 
     /// Says whether `path` matches, and with which patterns. `parent` is the result for its folder;
     /// the default where that is not known.
-    pub(super) fn matches(&self, path: &str, parent: &Matched) -> (bool, Matched) {
+    pub(crate) fn matches(&self, path: &str, parent: &Matched) -> (bool, Matched) {
         let mut matched = false;
         let mut record = vec![false; self.patterns.len()];
         for (i, pattern) in self.patterns.iter().enumerate() {

@@ -123,7 +123,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 fn offering(path: &Path) -> JobOptions {
     let admits = Arc::new(|path: &str, _: &Path| !path.ends_with(".env"));
-    let locals = BTreeMap::from([("context".to_owned(), LocalDir { path: path.to_owned(), admits })]);
+    let locals = BTreeMap::from([("context".to_owned(), LocalDir { path: path.to_owned(), admits, content: None })]);
     JobOptions { locals, ..JobOptions::default() }
 }
 

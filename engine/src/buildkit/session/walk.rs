@@ -25,14 +25,14 @@ const OPEN_LEVELS: usize = 64;
 
 /// Which files of a folder a daemon wants (`fsutil`'s `FilterOpt`).
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     include: Patterns,
     exclude: Patterns,
 }
 
 impl Filter {
     /// Reads patterns; `follow` are paths that are included together with what they link to.
-    pub(super) fn new(
+    pub(crate) fn new(
         root: &LocalDir,
         mut include: Vec<String>,
         exclude: &[String],
@@ -55,7 +55,7 @@ impl Filter {
 
 /// Why a filter cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FilterError {
+pub(crate) enum FilterError {
     /// The daemon's patterns break the grammar.
     #[error(transparent)]
     Pattern(#[from] GlobError),
@@ -66,13 +66,13 @@ pub(super) enum FilterError {
 
 /// An entry that is to be sent.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// The index of its folder among what was found; nothing for those of the root.
-    pub(super) parent: Option<u32>,
+    pub(crate) parent: Option<u32>,
     /// Its name.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What the daemon is told.
-    pub(super) stat: Stat,
+    pub(crate) stat: Stat,
 }
 
 /// One folder on the way to where the walk is.
@@ -97,7 +97,7 @@ impl Level {
 }
 
 /// Tells `emit` of every entry, in order, until it breaks off.
-pub(super) fn walk(root: &LocalDir, filter: &Filter, emit: &mut dyn FnMut(Found) -> ControlFlow<()>) -> Result<(), Error> {
+pub(crate) fn walk(root: &LocalDir, filter: &Filter, emit: &mut dyn FnMut(Found) -> ControlFlow<()>) -> Result<(), Error> {
     let mut walk = Walk { root, filter, emit, count: 0, path: String::new(), levels: Vec::new(), buffer: vec![0; 64 << 10] };
     match walk.run() {
         Ok(ControlFlow::Continue(()) | ControlFlow::Break(())) => Ok(()),
@@ -336,7 +336,7 @@ mod tests {
     use super::*;
 
     fn local(path: &Path) -> LocalDir {
-        LocalDir { path: path.to_owned(), admits: Arc::new(|_, _| true) }
+        LocalDir { path: path.to_owned(), admits: Arc::new(|_, _| true), content: None }
     }
 
     fn found(local: &LocalDir, filter: &Filter) -> Vec<(Option<u32>, Stat)> {
@@ -403,7 +403,7 @@ mod tests {
                 !path.ends_with(".env") && path != "secret"
             })
         };
-        let local = LocalDir { path: dir.path().to_owned(), admits };
+        let local = LocalDir { path: dir.path().to_owned(), admits, content: None };
         assert_eq!(paths(&local, &["**", "**/.env", "secret/x/y"], &["!**/.env"], &[".env"]), ["a", "a/b"]);
         assert_eq!(*asked.lock().expect("a lock"), [".env", "a", "a/.env", "a/b", "secret"]);
     }
