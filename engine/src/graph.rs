@@ -180,6 +180,11 @@ impl Definition {
         self.vertices.iter().map(|vertex| &**vertex)
     }
 
+    /// Returns the vertices in the same order, to be kept.
+    pub(crate) fn shared_vertices(&self) -> &[Arc<Vertex>] {
+        &self.vertices
+    }
+
     /// Returns the output that is asked for.
     pub fn target(&self) -> Edge {
         self.target

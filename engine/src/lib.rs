@@ -34,6 +34,8 @@ pub mod digest;
 mod error;
 mod graph;
 pub mod llb;
+#[cfg(target_os = "linux")]
+pub mod local;
 pub mod oci;
 pub mod op;
 pub mod solver;

@@ -63,6 +63,9 @@ pub struct JobOptions {
     pub cache_exports: Vec<CacheEntry>,
     /// Folders that local sources may name.
     pub locals: BTreeMap<String, LocalDir>,
+    /// Trees of this machine's own files that local sources may name; only solvers on this machine
+    /// have them.
+    pub host_trees: BTreeMap<String, HostTree>,
     /// Secrets that mounts may name.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Registry credentials; none where absent.
@@ -80,6 +83,40 @@ pub struct LocalDir {
     /// Says whether a file may leave the machine, by its path relative to the folder (with `/`)
     /// and its full path. Asked for every file and folder, whatever the solver asks for.
     pub admits: Arc<Admits>,
+    /// The digest of all that is in it, where the caller knows it: a solver that has the same content
+    /// already need not read the folder.
+    pub content: Option<Digest>,
+}
+
+/// Files of this machine as a tree that steps may read, never write.
+///
+/// A local source with the tree's name stands for it; the source's `local.sharedkeyhint` is the
+/// tree's digest, so that a vertex names what its steps read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostTree {
+    /// The digest of every path, link and file in it.
+    pub digest: Digest,
+    /// What is in it, sorted by path; nothing lies beneath an entry, and folders between the root
+    /// and an entry are not listed.
+    pub entries: Vec<HostEntry>,
+}
+
+/// A place in a [`HostTree`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEntry {
+    /// Its absolute path in the tree.
+    pub path: String,
+    /// What is there.
+    pub node: HostNode,
+}
+
+/// What is at a place of a [`HostTree`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostNode {
+    /// A file or a folder of the machine.
+    Bind(PathBuf),
+    /// A symbolic link that says this.
+    Symlink(String),
 }
 
 /// One output of a job.

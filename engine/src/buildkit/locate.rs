@@ -106,6 +106,18 @@ pub fn locate(lookup: &Lookup) -> Result<Located, Error> {
     default_socket(lookup)
 }
 
+/// Says whether nothing names a daemon, so that only the default sockets are left.
+pub fn nothing_named(lookup: &Lookup) -> Result<bool, Error> {
+    let named = [&lookup.builder, &lookup.addr, &lookup.buildx_builder, &lookup.buildkit_host, &lookup.docker_host];
+    if named.into_iter().flatten().any(|text| !text.trim().is_empty()) {
+        return Ok(false);
+    }
+    match lookup.docker_context.as_deref().map(str::trim).filter(|name| !name.is_empty()) {
+        Some(name) => Ok(name == DEFAULT),
+        None => Ok(current_context(lookup)?.is_none()),
+    }
+}
+
 fn default_socket(lookup: &Lookup) -> Result<Located, Error> {
     let there = |address: &&Address| matches!(&address.place, Place::Unix(path) if path.exists());
     if let Some(address) = lookup.sockets.iter().find(there) {

@@ -1,0 +1,257 @@
+//! Image sources: from a registry, or from what the store has of it already, to layers.
+//!
+//! 1. The manifest and the config come from the store where the reference has a digest that is
+//!    known there, else from the registry, and are kept as blobs.
+//! 2. Each layer is looked up by its chain id; one that is missing is fetched (resumed where an
+//!    earlier try left off), checked against its digest and unpacked by a worker.
+//!
+//! Invariant: a layer is committed only when its bytes have the digest of the manifest and, once
+//! they are uncompressed, the diff id of the config. A layer is fetched once, however many
+//! processes want it.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use super::layers::measure;
+use super::operate::Operator;
+use super::report::Report;
+use super::result::Ref;
+use super::store::{CacheKey, LayerNumber, Partial, Record, RecordAbout, Store, Subject};
+use super::worker::{Answer, Work};
+use crate::oci::{Decompressor, Descriptor, Document, Hashing, Image, Limits, Reference, Repository};
+use crate::op::Platform;
+use crate::solver::ResolveMode;
+use crate::{Digest, Error};
+
+/// How long a registry that fails is asked again, at most.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// An image that was found.
+pub(super) struct Found {
+    /// The digest of its manifest or index, by which it can be named.
+    pub(super) digest: Digest,
+    pub(super) image: Image,
+}
+
+impl Operator {
+    /// Finds an image's manifest and config; a tag is always asked for anew.
+    pub(super) async fn find_image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        _mode: ResolveMode,
+    ) -> Result<Found, Error> {
+        let known = format!("{}|{platform}", reference.clone().tagged());
+        if reference.digest().is_some()
+            && let Some(found) = self.known_image(&known).await?
+        {
+            return Ok(found);
+        }
+        let found = self.repository(reference)?.image(platform, DEADLINE).await?;
+        let (digest, image) = (found.digest, found.image);
+        let (manifest, config) = (image.manifest_bytes.clone(), image.config_bytes.clone());
+        let media_type = image.manifest.media_type.clone();
+        let pinned = format!("{}|{platform}", reference.clone().tagged().with_digest(digest));
+        self.store(move |store| {
+            store.put(&config)?;
+            let manifest = store.put(&manifest)?;
+            let value = format!("{digest} {manifest} {media_type}");
+            store.set_fact("image", pinned.as_bytes(), value.as_bytes(), Subject::Blob(manifest))
+        })
+        .await?;
+        Ok(Found { digest, image })
+    }
+
+    async fn known_image(&self, known: &str) -> Result<Option<Found>, Error> {
+        let known = known.to_owned();
+        self.store(move |store| {
+            let Some(value) = store.fact("image", known.as_bytes())? else { return Ok(None) };
+            let value = String::from_utf8_lossy(&value).into_owned();
+            let mut words = value.splitn(3, ' ');
+            let mut digest = || words.next()?.parse::<Digest>().ok();
+            let (Some(top), Some(manifest)) = (digest(), digest()) else { return Ok(None) };
+            let media_type = words.next().unwrap_or_default();
+            let read = |digest: &Digest| -> Result<Option<Vec<u8>>, Error> {
+                let Some(mut file) = store.blob(digest)? else { return Ok(None) };
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes).map_err(|source| Error::File { path: store.blob_path(digest), source })?;
+                Ok(Some(bytes))
+            };
+            let Some(manifest) = read(&manifest)? else { return Ok(None) };
+            let Ok(Document::Manifest(parsed)) = Document::read(&manifest, media_type) else {
+                return Ok(None);
+            };
+            let Some(config) = read(&parsed.config.digest)? else { return Ok(None) };
+            Ok(Image::read(manifest, media_type, config).ok().map(|image| Found { digest: top, image }))
+        })
+        .await
+    }
+
+    fn repository(&self, reference: &Reference) -> Result<Repository, Error> {
+        self.registry.repository(reference, self.options.credentials.clone())
+    }
+
+    /// Makes an image's tree available; `cached` is whether nothing had to be fetched.
+    pub(super) async fn image(&self, reference: &Reference, platform: &Platform, report: &Report) -> Result<(Ref, bool), Error> {
+        let found = self.find_image(reference, platform, ResolveMode::Default).await?;
+        let chain: Vec<String> = found.image.config.diff_ids.iter().map(Digest::to_string).collect();
+        let key = CacheKey::of("chain", chain.iter().map(String::as_bytes));
+        let known = self.store(move |store| store.lookup(&key)).await?;
+        if let Some([layers]) = known.as_ref().map(|record| &record.outputs[..]) {
+            let layers = layers.clone();
+            return Ok((self.store(move |store| Ref::of(store, &layers)).await?, true));
+        }
+        let repository = self.repository(reference)?;
+        let blobs = &found.image.manifest.layers;
+        let chains = chain_ids(&found.image.config.diff_ids);
+        // What is missing is fetched side by side, while layer after layer is unpacked.
+        let fetching =
+            try_join_all(blobs.iter().zip(&chains).map(|(blob, chain)| self.fetch_missing(&repository, blob, *chain, report)));
+        let unpacking = async {
+            let mut layers = Vec::new();
+            for ((blob, diff_id), chain) in blobs.iter().zip(&found.image.config.diff_ids).zip(&chains) {
+                layers.push(self.layer(&repository, blob, *diff_id, *chain, &layers, report).await?);
+            }
+            Ok(layers)
+        };
+        let (_, layers) = tokio::try_join!(fetching, unpacking)?;
+        let about = RecordAbout { name: format!("image {}", reference.familiar()), ..RecordAbout::default() };
+        self.store(move |store| {
+            store.record(&key, &Record { outputs: vec![layers.clone()], about })?;
+            Ref::of(store, &layers)
+        })
+        .await
+        .map(|result| (result, false))
+    }
+
+    async fn fetch_missing(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        chain: Digest,
+        report: &Report,
+    ) -> Result<(), Error> {
+        if self.store(move |store| layer_of(store, chain)).await?.is_some() {
+            return Ok(());
+        }
+        self.fetch(repository, blob, report).await
+    }
+
+    /// Makes a layer of an image; `below` are those under it.
+    async fn layer(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        diff_id: Digest,
+        chain: Digest,
+        below: &[LayerNumber],
+        report: &Report,
+    ) -> Result<LayerNumber, Error> {
+        let known = || self.store(move |store| layer_of(store, chain));
+        if let Some(layer) = known().await? {
+            return Ok(layer);
+        }
+        let _alone = self.lock(format!("layer {chain}")).await?;
+        if let Some(layer) = known().await? {
+            return Ok(layer);
+        }
+        self.fetch(repository, blob, report).await?;
+        self.unpack(blob, diff_id, chain, below, report).await
+    }
+
+    /// Brings a blob into the store.
+    async fn fetch(&self, repository: &Repository, blob: &Descriptor, report: &Report) -> Result<(), Error> {
+        let digest = blob.digest;
+        loop {
+            let partial = self.store(move |store| store.partial(&digest)).await?;
+            match partial {
+                Partial::Whole => return Ok(()),
+                Partial::Busy => tokio::time::sleep(Duration::from_millis(100)).await,
+                Partial::Open(partial) => {
+                    let id = digest.to_string();
+                    report.part(&id, partial.offset(), blob.size_bytes, false).await;
+                    let offset = partial.offset();
+                    let partial = repository.fetch_blob(blob, offset, partial).await?;
+                    self.store(move |store| partial.commit(store)).await?;
+                    report.part(&id, blob.size_bytes, blob.size_bytes, true).await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn unpack(
+        &self,
+        blob: &Descriptor,
+        diff_id: Digest,
+        chain: Digest,
+        below: &[LayerNumber],
+        report: &Report,
+    ) -> Result<LayerNumber, Error> {
+        let descriptor = blob.clone();
+        let (work, file) = self
+            .store(move |store| {
+                let lost = || Error::Integrity(format!("{} was fetched and is gone", descriptor.digest));
+                Ok((store.allocate_work()?, store.blob(&descriptor.digest)?.ok_or_else(lost)?))
+            })
+            .await?;
+        let what = format!("extracting {}", blob.digest);
+        report.part(&what, 0, 0, false).await;
+        let digest = blob.digest;
+        let feed = move |into: &mut dyn Write| -> std::io::Result<Digest> {
+            let mut tar = Hashing::new(Decompressor::new(file, Limits::default())?);
+            std::io::copy(&mut tar, into)?;
+            Ok(tar.finish().1)
+        };
+        let unpacked = self
+            .run_fed(Work::Unpack { into: work.name(), below: below.iter().map(|layer| layer.number()).collect() }, feed)
+            .await;
+        let (answer, actual) = unpacked.map_err(|error| match error {
+            Error::Daemon { reason, .. } => Error::Integrity(format!("layer {digest}: {reason}")),
+            other => other,
+        })?;
+        if actual != diff_id {
+            return Err(Error::Integrity(format!("layer {digest} unpacks to {actual}, but the image's config says {diff_id}")));
+        }
+        report.part(&what, 0, 0, true).await;
+        if answer != Answer::Done {
+            return Err(super::run::nonsense("unpacking"));
+        }
+        let blob = blob.clone();
+        self.store(move |store| {
+            let (content, size_bytes) = measure(&work)?;
+            let layer = store.commit_layer(work, &content, size_bytes)?;
+            let number = serde_json::to_vec(&layer).expect("a number is JSON");
+            store.set_fact("layer", chain.to_string().as_bytes(), &number, Subject::Layer(layer))?;
+            remember(store, layer, diff_id, &blob)?;
+            Ok(layer)
+        })
+        .await
+    }
+}
+
+/// Names each layer together with those under it (the image specification's ChainID).
+fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chains: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let chain = chains.last().map_or(*diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()));
+        chains.push(chain);
+    }
+    chains
+}
+
+/// Finds the layer that was unpacked as a chain's topmost.
+fn layer_of(store: &Store, chain: Digest) -> Result<Option<LayerNumber>, Error> {
+    let found = store.fact("layer", chain.to_string().as_bytes())?;
+    Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// Keeps what is known of a layer and the blob that it travels as.
+pub(super) fn remember(store: &Store, layer: LayerNumber, diff_id: Digest, blob: &Descriptor) -> Result<(), Error> {
+    let descriptor = serde_json::to_vec(blob).expect("a descriptor is JSON");
+    let text = diff_id.to_string();
+    store.set_fact("diff id", layer.to_string().as_bytes(), text.as_bytes(), Subject::Layer(layer))?;
+    store.set_fact("blob", text.as_bytes(), &descriptor, Subject::Blob(blob.digest))
+}

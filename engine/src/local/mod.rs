@@ -1,0 +1,164 @@
+//! The embedded solver: solves definitions on this machine, without a daemon.
+//!
+//! 1. [`Local::open`](crate::solver::Solver::open) opens the store and finds out what the user may do.
+//! 2. `schedule` runs the vertices of a definition as soon as their inputs are there; `operate` looks
+//!    each up by its cache key (`key`), or has it done: `image`, `folder`, `exec`, `files`.
+//! 3. Whatever touches file trees is done by a worker process in namespaces of its own (`worker`);
+//!    what comes of it is a layer: a folder and its `tree` in the store (`store`).
+//! 4. `export` turns layers into images, archives and folders.
+//!
+//! Invariant: the tree of a layer says what it holds, owners and devices included; the file system
+//! holds as much of that as the user's rights allow.
+
+mod beneath;
+mod disk;
+mod exec;
+mod export;
+mod file;
+mod files;
+mod folder;
+mod ids;
+mod image;
+mod job;
+mod keep;
+mod key;
+mod layers;
+mod ledger;
+mod operate;
+mod pack;
+mod path;
+mod report;
+mod result;
+mod run;
+mod scan;
+mod schedule;
+mod since;
+pub mod store;
+mod tree;
+mod unpack;
+mod view;
+mod worker;
+mod xattr;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use store::Clock;
+pub use worker::{Refusal, main_if_worker as worker_main};
+
+use crate::Error;
+use crate::buildkit::Address;
+use crate::oci::{Registry, RegistryOptions};
+use crate::solver::{Job, JobOptions, ProgressSender, Solver};
+use operate::Operator;
+use report::Reporter;
+use store::Store;
+use tokio::sync::Semaphore;
+use worker::Workers;
+
+/// How reports name the embedded solver.
+pub const NAME: &str = "the embedded engine";
+
+/// What the embedded solver is told before it starts.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// The folder of its store; made where it is missing.
+    pub root: PathBuf,
+    /// Where `newuidmap` and `newgidmap` are looked for (`PATH`).
+    pub path: OsString,
+    /// The wall clock, for progress and the store.
+    pub clock: Clock,
+    /// A docker or podman that images are loaded into, where there is one.
+    pub engine: Option<Address>,
+    /// How registries are reached.
+    pub registries: RegistryOptions,
+    /// Whether no step and no source may use the network.
+    pub offline: bool,
+}
+
+/// The embedded solver.
+#[derive(Clone, Debug)]
+pub struct Local {
+    options: LocalOptions,
+}
+
+impl Local {
+    /// Makes a solver; nothing is read yet.
+    pub fn new(options: LocalOptions) -> Self {
+        Self { options }
+    }
+}
+
+/// What steps can do on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// Which user ids they have, in words.
+    pub ids: String,
+    /// What the machine refuses; nothing where steps can run.
+    pub refusals: Vec<Refusal>,
+}
+
+impl Local {
+    /// Finds out what steps can do on this machine, by trying it.
+    pub async fn probe(&self) -> Result<Probed, Error> {
+        let identity = run::identity(&self.options.path);
+        let (root, mode, clock) = (self.options.root.clone(), identity.ids.mode(), self.options.clock);
+        let ids = match mode {
+            "root" => "root, with every user id".to_owned(),
+            "range" => format!("{}, with a range of user ids", identity.user),
+            _ => format!(
+                "{}, with one user id{}",
+                identity.user,
+                identity.lacking.as_ref().map(|why| format!(": {why}")).unwrap_or_default()
+            ),
+        };
+        // The folder is made, and tried as a place for layers.
+        let store =
+            tokio::task::spawn_blocking(move || Store::open(&root, mode, clock)).await.unwrap_or(Err(Error::Cancelled))?;
+        let refusals = Workers::new(store.root(), identity).probe().await;
+        Ok(Probed { ids, refusals })
+    }
+}
+
+#[async_trait]
+impl Solver for Local {
+    fn name(&self) -> String {
+        NAME.to_owned()
+    }
+
+    async fn open(&self, options: JobOptions, progress: ProgressSender) -> Result<Box<dyn Job>, Error> {
+        let identity = run::identity(&self.options.path);
+        let (root, mode, clock) = (self.options.root.clone(), identity.ids.mode(), self.options.clock);
+        let store =
+            tokio::task::spawn_blocking(move || Store::open(&root, mode, clock)).await.unwrap_or(Err(Error::Cancelled))?;
+        let store = Arc::new(store);
+        let leftovers = Arc::clone(&store);
+        // What killed jobs left behind; folders of other ids stay until somebody may remove them.
+        tokio::task::spawn_blocking(move || leftovers.sweep(&|folder| std::fs::remove_dir_all(folder)));
+        let registry = Registry::new(&self.options.registries)?;
+        let operator = Operator {
+            workers: Workers::new(store.root(), identity),
+            turns: Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)),
+            store,
+            http: registry.http_client(),
+            registry,
+            options,
+            reporter: Reporter::new(progress, clock),
+            engine: self.options.engine.clone(),
+            offline: self.options.offline,
+        };
+        Ok(Box::new(job::LocalJob::open(operator)?))
+    }
+}
+
+/// The machine's architecture in the words of the OCI image index.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

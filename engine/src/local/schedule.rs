@@ -1,0 +1,164 @@
+//! Runs the vertices of definitions: each once, as soon as its inputs are there, side by side.
+//!
+//! Invariant: within one job a vertex runs once however many definitions hold it, unless it failed;
+//! the first failure ends everything that the job runs. Nothing here recurses, so the depth of a
+//! graph is no limit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::report::{Report, Reporter};
+use super::result::Ref;
+use crate::op::Edge;
+use crate::{Definition, Digest, Error, Vertex};
+
+/// The outputs of a vertex by their index.
+pub(super) type Outputs = BTreeMap<u32, Ref>;
+
+/// What a vertex came to.
+pub(super) struct Operated {
+    pub(super) outputs: Outputs,
+    /// Whether nothing had to run for it.
+    pub(super) cached: bool,
+}
+
+/// Does what one vertex asks for.
+#[async_trait]
+pub(super) trait Operate: Send + Sync + 'static {
+    /// `inputs` are those of [`crate::op::OpKind::inputs`], in their order.
+    async fn operate(&self, vertex: &Vertex, inputs: &[Ref], report: &Report) -> Result<Operated, Error>;
+}
+
+/// The vertices of one job.
+pub(super) struct Scheduler<O> {
+    operator: Arc<O>,
+    reporter: Reporter,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    vertices: HashMap<Digest, watch::Receiver<Progressed>>,
+    tasks: JoinSet<()>,
+}
+
+/// How far a vertex is.
+#[derive(Clone)]
+enum Progressed {
+    Running,
+    Done(Arc<Outputs>),
+    /// Taken by the first who asks; for the others the job was cancelled.
+    Failed(Arc<Mutex<Option<Error>>>),
+}
+
+impl<O: Operate> Scheduler<O> {
+    pub(super) fn new(operator: Arc<O>, reporter: Reporter) -> Self {
+        Self { operator, reporter, state: Mutex::default() }
+    }
+
+    /// Solves a definition and returns the result at its target.
+    pub(super) async fn solve(&self, definition: &Definition) -> Result<Ref, Error> {
+        let fresh = self.start(definition);
+        self.reporter.announce(&fresh).await;
+        let target = definition.target();
+        let outputs = match self.wait(target.vertex).await {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                self.stop().await;
+                return Err(error);
+            }
+        };
+        output(&outputs, target)
+    }
+
+    /// Ends everything that runs and waits until it has let go.
+    pub(super) async fn stop(&self) {
+        let mut tasks = {
+            let mut state = self.lock();
+            state.vertices.clear();
+            std::mem::take(&mut state.tasks)
+        };
+        tasks.shutdown().await;
+    }
+
+    /// Starts the vertices that are not known yet and returns them.
+    fn start(&self, definition: &Definition) -> Vec<Arc<Vertex>> {
+        let mut state = self.lock();
+        let mut fresh = Vec::new();
+        for vertex in definition.shared_vertices() {
+            if state.vertices.contains_key(&vertex.digest) {
+                continue;
+            }
+            let inputs: Vec<_> =
+                vertex.op.kind.inputs().into_iter().map(|edge| (edge, state.vertices[&edge.vertex].clone())).collect();
+            let (tell, progressed) = watch::channel(Progressed::Running);
+            state.vertices.insert(vertex.digest, progressed);
+            state.tasks.spawn(run(Arc::clone(&self.operator), self.reporter.clone(), Arc::clone(vertex), inputs, tell));
+            fresh.push(Arc::clone(vertex));
+        }
+        fresh
+    }
+
+    async fn wait(&self, vertex: Digest) -> Result<Arc<Outputs>, Error> {
+        let Some(progressed) = self.lock().vertices.get(&vertex).cloned() else { return Err(Error::Cancelled) };
+        ended(progressed).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the inputs of a vertex, has it done and tells how it went.
+async fn run<O: Operate>(
+    operator: Arc<O>,
+    reporter: Reporter,
+    vertex: Arc<Vertex>,
+    inputs: Vec<(Edge, watch::Receiver<Progressed>)>,
+    tell: watch::Sender<Progressed>,
+) {
+    let mut refs = Vec::with_capacity(inputs.len());
+    for (edge, progressed) in inputs {
+        match ended(progressed).await.and_then(|outputs| output(&outputs, edge)) {
+            Ok(snapshot) => refs.push(snapshot),
+            Err(error) => return fail(&tell, error),
+        }
+    }
+    let report = reporter.start(&vertex).await;
+    match operator.operate(&vertex, &refs, &report).await {
+        Ok(operated) => {
+            report.completed(operated.cached).await;
+            tell.send_replace(Progressed::Done(Arc::new(operated.outputs)));
+        }
+        Err(error) => {
+            report.failed(&error).await;
+            fail(&tell, error);
+        }
+    }
+}
+
+fn fail(tell: &watch::Sender<Progressed>, error: Error) {
+    tell.send_replace(Progressed::Failed(Arc::new(Mutex::new(Some(error)))));
+}
+
+async fn ended(mut progressed: watch::Receiver<Progressed>) -> Result<Arc<Outputs>, Error> {
+    // A sender that is gone without a word was cancelled.
+    let Ok(progressed) = progressed.wait_for(|state| !matches!(state, Progressed::Running)).await.map(|state| state.clone())
+    else {
+        return Err(Error::Cancelled);
+    };
+    match progressed {
+        Progressed::Done(outputs) => Ok(outputs),
+        Progressed::Failed(error) => Err(error.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(Error::Cancelled)),
+        Progressed::Running => Err(Error::Cancelled),
+    }
+}
+
+fn output(outputs: &Outputs, edge: Edge) -> Result<Ref, Error> {
+    let missing = || Error::Integrity(format!("{} has no output {}", edge.vertex, edge.output));
+    outputs.get(&edge.output).cloned().ok_or_else(missing)
+}
