@@ -11,8 +11,10 @@
 //!    image's files), and writes the image config beside it ([`Plan`]).
 //!
 //! Everything after step 1 is pure. [`prepare`] does the same for build images, whose crates
-//! [`vendor`](vendor::vendor) brings together with the user's cargo.
+//! [`vendor`](vendor::vendor) brings together with the user's cargo. [`host`] finds this machine's
+//! own toolchain, for releases that need no build image ([`plan_on_host`](plan::plan_on_host)).
 
+pub mod host;
 pub mod plan;
 pub mod prepare;
 pub mod project;

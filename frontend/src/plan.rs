@@ -3,14 +3,23 @@
 //! Invariant: equal project bytes, parameters and base images give equal bytes; nothing of the
 //! user's machine (paths, times, names of folders) enters an op.
 
+mod on_host;
+
+use std::collections::BTreeMap;
+
 use roche_engine::oci::Reference;
 use roche_engine::op::{Edge, Platform};
+use roche_engine::solver::HostTree;
 use roche_engine::{Definition, Digest, Graph, GraphError};
 
 use crate::project::Project;
 use crate::release::{Entrypoint, Release, Runtime};
+use crate::shown;
 use crate::stage::config::ImageConfig;
 use crate::stage::{self, builder, runtime};
+
+pub use crate::stage::host::{Host, ZONES_LOCAL};
+pub use on_host::plan_on_host;
 
 /// An image that a plan stands on, as far as it is known without its layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +61,9 @@ pub struct Plan {
     pub overlay: Option<Edge>,
     /// The images that the plan stands on: the build image, then the runtime image if there is one.
     pub bases: Vec<BaseImage>,
+    /// The files of this machine that steps read, by the names of local sources; none where
+    /// everything comes out of images.
+    pub host_trees: BTreeMap<String, HostTree>,
     /// What the user should know, one line each.
     pub notices: Vec<String>,
 }
@@ -144,6 +156,7 @@ pub fn plan(project: &Project, release: &Release, build: &BaseImage, runtime: Op
         contents: contents(added.overlay.vertex, runtime.is_some()),
         overlay: Some(added.overlay),
         bases: std::iter::once(build).chain(runtime).cloned().collect(),
+        host_trees: BTreeMap::new(),
         notices,
     })
 }
@@ -161,12 +174,12 @@ pub(crate) fn config(image: &BaseImage, platform: &Platform, notices: &mut Vec<S
     let fail = |reason: String| PlanError::Image { image: name.clone(), reason };
     let config = ImageConfig::parse(&image.config).map_err(fail)?;
     if !config.os().is_empty() && config.os() != platform.os {
-        return Err(fail(format!("is for {}, not for {}", crate::shown::text(config.os()), platform.os)));
+        return Err(fail(format!("is for {}, not for {}", shown::text(config.os()), platform.os)));
     }
     if !config.architecture().is_empty() && config.architecture() != platform.architecture {
         notices.push(format!(
             "{name} is for {}, not for {platform}: its programs must be emulated",
-            crate::shown::text(config.architecture())
+            shown::text(config.architecture())
         ));
     }
     if config.has_on_build() {

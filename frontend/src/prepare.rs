@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use roche_engine::Graph;
 use roche_engine::oci::Reference;
-use roche_engine::op::{Copy, File, FileActionKind, Metadata, Mkdir, Mkfile, Platform, Source};
+use roche_engine::op::{Copy, File, FileActionKind, Metadata, Platform, Source};
 
 use crate::plan::{self, BaseImage, Entry, EntryKind, Plan, PlanError, Stage};
 use crate::release::{Checked, Flags, Image, ReleaseError};
@@ -38,7 +38,7 @@ pub struct Prepare {
 impl Prepare {
     /// Decides a build image: `from` is `--from`; of the flags, tags, platform and labels count.
     pub fn resolve(from: &str, flags: &Flags) -> Result<Self, ReleaseError> {
-        let from = crate::release::build_image(from, crate::release::Origin::Flag("--from"))?;
+        let from = crate::release::toolchain_image(from, crate::release::Origin::Flag("--from"))?;
         let Checked { tags, platform, labels, .. } = flags.check()?;
         if tags.is_empty() {
             let reason = "a build image needs a name".to_owned();
@@ -91,24 +91,17 @@ pub fn plan(prepare: &Prepare, base: &BaseImage, crates: &Vendored) -> Result<Pl
         contents,
         overlay: None,
         bases: vec![base.clone()],
+        host_trees: BTreeMap::new(),
         notices,
     })
 }
 
 /// Lays out the template's files; `root` stands beside the crates that it names.
 fn files(root: &str) -> Vec<FileActionKind> {
-    let folder = |path: &str| -> FileActionKind {
-        let path = if path.is_empty() { builder::PROJECT.to_owned() } else { format!("{}/{path}", builder::PROJECT) };
-        Mkdir { path, mode: 0o755, make_parents: true, owner: None, timestamp_ns: TIME_NS }.into()
-    };
-    let file = |path: &str, mode, data: &[u8]| -> FileActionKind {
-        let path = format!("{}/{path}", builder::PROJECT);
-        Mkfile { path, mode, data: data.to_vec(), owner: None, timestamp_ns: TIME_NS }.into()
-    };
-    let mut kinds: Vec<FileActionKind> = ["", ".cargo", "runtime", "runtime/src", "src", "src/app"].map(folder).into();
-    kinds.extend(template::FILES.iter().map(|template| file(template.path, template.mode, template.data)));
-    kinds.push(file(".cargo/config.toml", 0o644, CARGO_CONFIG.as_bytes()));
-    kinds.push(file("vendor.sha256", 0o644, format!("{root}\n").as_bytes()));
+    let file = |path: &str, data: &[u8]| stage::file(&format!("{}/{path}", builder::PROJECT), 0o644, data);
+    let mut kinds = stage::template(builder::PROJECT);
+    kinds.push(file(".cargo/config.toml", CARGO_CONFIG.as_bytes()));
+    kinds.push(file("vendor.sha256", format!("{root}\n").as_bytes()));
     kinds
 }
 

@@ -23,6 +23,10 @@ use platform::platform;
 pub const DEFAULT_BUILD_IMAGE: &str = "quay.io/roche/default:1.0.0";
 /// The runtime image where none is named.
 pub const DEFAULT_RUNTIME_IMAGE: &str = "quay.io/roche/alpine:3.12";
+/// What names this machine's own toolchain as a build image.
+pub const HOST: &str = "host";
+/// What names nothing at all as a runtime image.
+const SCRATCH: &str = "scratch";
 /// The environment variable, and the key of `.rocherc`, for the build image.
 pub const BUILD_IMAGE_VARIABLE: &str = "release_build_image";
 /// The environment variable, and the key of `.rocherc`, for the runtime image.
@@ -43,13 +47,15 @@ pub struct Flags {
     pub labels: Vec<String>,
     /// `--entrypoint`: `direct` or `script`.
     pub entrypoint: Option<String>,
+    /// `--tzdata`: the time zones of this machine come into an image that stands on nothing.
+    pub tzdata: bool,
 }
 
 /// A release with every parameter decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// The image that the function is compiled in.
-    pub build_image: Image,
+    /// What the function is compiled in.
+    pub build_image: BuildImage,
     /// What the image stands on.
     pub runtime: Runtime,
     /// The image's names, each with a tag, at least one, without repeats.
@@ -60,6 +66,17 @@ pub struct Release {
     pub labels: BTreeMap<String, String>,
     /// How the service is started.
     pub entrypoint: Entrypoint,
+    /// Whether the time zones of this machine come along.
+    pub tzdata: bool,
+}
+
+/// What a function is compiled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildImage {
+    /// An image.
+    Image(Image),
+    /// This machine's own Rust toolchain.
+    Host(Origin),
 }
 
 /// An image and who named it.
@@ -144,6 +161,16 @@ pub enum ReleaseError {
         /// What is wrong with which text, and what would be right.
         reason: String,
     },
+    /// Something needs the embedded engine, and a daemon was named (usage).
+    #[error("{parameter}: {reason}")]
+    Embedded {
+        /// Who asked for it.
+        parameter: String,
+        /// Why it cannot be had.
+        reason: String,
+        /// What to do instead, one command each.
+        hints: Vec<String>,
+    },
     /// `.rocherc` names something that is no image (configuration).
     #[error("{place}: {reason}")]
     Rocherc {
@@ -169,7 +196,7 @@ impl ReleaseError {
     /// Returns commands that help, one line each.
     pub fn hints(&self) -> &[String] {
         match self {
-            Self::NoTag { hints, .. } => hints,
+            Self::NoTag { hints, .. } | Self::Embedded { hints, .. } => hints,
             _ => &[],
         }
     }
@@ -177,12 +204,13 @@ impl ReleaseError {
 
 /// The flags' values after they were checked.
 pub(crate) struct Checked {
-    build_image: Option<Image>,
+    build_image: Option<BuildImage>,
     runtime: Option<Runtime>,
     pub(crate) tags: Vec<Reference>,
     pub(crate) platform: Platform,
     pub(crate) labels: BTreeMap<String, String>,
     entrypoint: Option<Entrypoint>,
+    tzdata: bool,
 }
 
 impl Flags {
@@ -208,6 +236,7 @@ impl Flags {
             platform: self.platform.as_deref().map_or_else(|| Ok(host_platform()), platform)?,
             labels: self.labels.iter().map(|text| label(text)).collect::<Result<_, _>>()?,
             entrypoint: self.entrypoint.as_deref().map(entrypoint).transpose()?,
+            tzdata: self.tzdata,
         })
     }
 }
@@ -215,11 +244,13 @@ impl Flags {
 /// Decides a release.
 ///
 /// `environment` is the process's; of it `release_build_image`, `runtime_image` and
-/// `DOCKER_USERNAME` are read. `logins` returns host and user of every registry login and is
-/// asked only where a tag has to be made.
+/// `DOCKER_USERNAME` are read. `embedded` says that the engine is this machine, which then is what
+/// functions are compiled in where nothing is named. `logins` returns host and user of every
+/// registry login and is asked only where a tag has to be made.
 pub fn resolve(
     flags: &Flags,
     environment: &BTreeMap<String, String>,
+    embedded: bool,
     project: &Project,
     logins: &dyn Fn() -> Result<Vec<(String, String)>, roche_engine::Error>,
 ) -> Result<Release, ReleaseError> {
@@ -227,15 +258,24 @@ pub fn resolve(
     let build_image = match flags.build_image {
         Some(image) => image,
         None => {
-            choose(BUILD_IMAGE_VARIABLE, environment, project.rocherc.build_image.as_ref(), DEFAULT_BUILD_IMAGE, build_image)?
+            let default = if embedded { HOST } else { DEFAULT_BUILD_IMAGE };
+            choose(BUILD_IMAGE_VARIABLE, environment, project.rocherc.build_image.as_ref(), default, build_image)?
+        }
+    };
+    let default = match &build_image {
+        BuildImage::Image(_) => DEFAULT_RUNTIME_IMAGE,
+        BuildImage::Host(origin) => {
+            usable(origin, embedded, &flags.platform)?;
+            SCRATCH
         }
     };
     let runtime = match flags.runtime {
         Some(runtime) => runtime,
-        None => {
-            choose(RUNTIME_IMAGE_VARIABLE, environment, project.rocherc.runtime_image.as_ref(), DEFAULT_RUNTIME_IMAGE, runtime)?
-        }
+        None => choose(RUNTIME_IMAGE_VARIABLE, environment, project.rocherc.runtime_image.as_ref(), default, runtime)?,
     };
+    if flags.tzdata && !matches!((&build_image, &runtime), (BuildImage::Host(_), Runtime::Scratch(_))) {
+        return Err(usage("--tzdata", "is for releases with `-b host -r scratch`; other images bring their own".to_owned()));
+    }
     let entrypoint = match (flags.entrypoint, &runtime) {
         (Some(Entrypoint::Script), Runtime::Scratch(_)) => {
             return Err(usage(
@@ -248,7 +288,23 @@ pub fn resolve(
         (None, Runtime::Image(_)) => Entrypoint::Script,
     };
     let tags = if flags.tags.is_empty() { vec![tag::default(environment, project.folder(), logins)?] } else { flags.tags };
-    Ok(Release { build_image, runtime, tags, platform: flags.platform, labels: flags.labels, entrypoint })
+    let (platform, labels, tzdata) = (flags.platform, flags.labels, flags.tzdata);
+    Ok(Release { build_image, runtime, tags, platform, labels, entrypoint, tzdata })
+}
+
+/// Says whether this machine's toolchain can be used.
+fn usable(origin: &Origin, embedded: bool, platform: &Platform) -> Result<(), ReleaseError> {
+    if !embedded {
+        let reason = "`host`, this machine's own Rust toolchain, is for the embedded engine, and a daemon was chosen".to_owned();
+        let hints = ["roche release --builder embedded -b host", "roche release -b IMAGE"].map(str::to_owned).to_vec();
+        return Err(ReleaseError::Embedded { parameter: origin.to_string(), reason, hints });
+    }
+    let own = host_platform();
+    if *platform != own {
+        let reason = format!("this machine's own Rust toolchain compiles for {own}, not for {platform}; name an image with -b");
+        return Err(usage("--platform", reason));
+    }
+    Ok(())
 }
 
 /// Chooses among environment, `.rocherc` and default. An empty variable is none.
@@ -268,21 +324,22 @@ fn choose<T>(
     }
 }
 
-/// Reads a build image's name.
-pub(crate) fn build_image(text: &str, origin: Origin) -> Result<Image, ReleaseError> {
+/// Reads what `-b` names.
+fn build_image(text: &str, origin: Origin) -> Result<BuildImage, ReleaseError> {
+    if text == HOST { Ok(BuildImage::Host(origin)) } else { toolchain_image(text, origin).map(BuildImage::Image) }
+}
+
+/// Reads the name of an image with a Rust toolchain.
+pub(crate) fn toolchain_image(text: &str, origin: Origin) -> Result<Image, ReleaseError> {
     match text {
-        "host" => {
-            let reason =
-                "`host`, this machine's own Rust toolchain, needs the embedded engine, which this version lacks; name an image";
-            Err(wrong(origin, reason.to_owned()))
-        }
-        "scratch" => Err(wrong(origin, "scratch has no Rust toolchain; name an image".to_owned())),
+        HOST => Err(wrong(origin, "`host`, this machine's own Rust toolchain, is no image; name one".to_owned())),
+        SCRATCH => Err(wrong(origin, "scratch has no Rust toolchain; name an image".to_owned())),
         _ => image(text, origin),
     }
 }
 
 fn runtime(text: &str, origin: Origin) -> Result<Runtime, ReleaseError> {
-    if text == "scratch" { Ok(Runtime::Scratch(origin)) } else { image(text, origin).map(Runtime::Image) }
+    if text == SCRATCH { Ok(Runtime::Scratch(origin)) } else { image(text, origin).map(Runtime::Image) }
 }
 
 fn image(text: &str, origin: Origin) -> Result<Image, ReleaseError> {
@@ -317,103 +374,4 @@ fn label(text: &str) -> Result<(String, String), ReleaseError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::project::SourceFile;
-    use crate::project::rocherc::Rocherc;
-
-    fn project(rocherc: Rocherc) -> Project {
-        let function = SourceFile { path: "functions.rs".into(), data: b"x".to_vec() };
-        Project { root: "/w/Hello World".into(), function, lib: None, rocherc, notices: Vec::new() }
-    }
-
-    fn value(text: &str) -> Option<Value> {
-        Some(Value { text: text.to_owned(), path: ".rocherc".into(), line: 3 })
-    }
-
-    fn flags(tags: &[&str]) -> Flags {
-        Flags { tags: tags.iter().map(|&tag| tag.to_owned()).collect(), ..Flags::default() }
-    }
-
-    fn decide(flags: &Flags, environment: &[(&str, &str)], rocherc: Rocherc) -> Result<Release, ReleaseError> {
-        let environment = environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-        resolve(flags, &environment, &project(rocherc), &|| panic!("nobody needs logins"))
-    }
-
-    #[test]
-    fn flag_beats_environment_beats_rocherc_beats_default() {
-        let rocherc = || Rocherc { build_image: value("file/b"), runtime_image: value("file/r"), notices: Vec::new() };
-        let environment = [("release_build_image", "env/b"), ("runtime_image", "env/r")];
-        let mut flags = flags(&["t"]);
-        let names = |release: Release| match release.runtime {
-            Runtime::Image(runtime) => {
-                (release.build_image.reference.to_string(), runtime.reference.to_string(), runtime.origin.to_string())
-            }
-            Runtime::Scratch(_) => panic!("an image"),
-        };
-        let default = names(decide(&flags, &[], Rocherc::default()).unwrap());
-        assert_eq!((default.0.as_str(), default.1.as_str()), (DEFAULT_BUILD_IMAGE, DEFAULT_RUNTIME_IMAGE));
-        let file = names(decide(&flags, &[("runtime_image", "")], rocherc()).unwrap());
-        assert_eq!((file.0.as_str(), file.2.as_str()), ("docker.io/file/b:latest", ".rocherc:3"));
-        let env = names(decide(&flags, &environment, rocherc()).unwrap());
-        assert_eq!((env.0.as_str(), env.2.as_str()), ("docker.io/env/b:latest", "runtime_image"));
-        flags.build_image = Some("flag/b:2".to_owned());
-        flags.runtime = Some("flag/r".to_owned());
-        let flag = names(decide(&flags, &environment, rocherc()).unwrap());
-        assert_eq!((flag.0.as_str(), flag.2.as_str()), ("docker.io/flag/b:2", "--runtime"));
-    }
-
-    #[test]
-    fn whoever_named_a_bad_image_is_blamed() {
-        let rocherc = Rocherc { build_image: value("Bad Image"), ..Rocherc::default() };
-        let error = decide(&flags(&["t"]), &[], rocherc).unwrap_err();
-        assert!(matches!(&error, ReleaseError::Rocherc { place, .. } if place == ".rocherc:3"), "{error}");
-        let error = decide(&flags(&["t"]), &[("runtime_image", "a//b")], Rocherc::default()).unwrap_err();
-        assert!(matches!(&error, ReleaseError::Usage { parameter, .. } if parameter == "runtime_image"), "{error}");
-    }
-
-    #[test]
-    fn scratch_is_started_directly() {
-        let scratch = Flags { runtime: Some("scratch".to_owned()), ..flags(&["t"]) };
-        let release = decide(&scratch, &[], Rocherc::default()).unwrap();
-        assert!(matches!(release.runtime, Runtime::Scratch(Origin::Flag("--runtime"))));
-        assert_eq!(release.entrypoint, Entrypoint::Direct);
-        let script = Flags { entrypoint: Some("script".to_owned()), ..scratch };
-        assert!(decide(&script, &[], Rocherc::default()).is_err());
-    }
-
-    #[test]
-    fn flags_are_checked_without_a_project() {
-        let bad: [fn(&mut Flags); 12] = [
-            |f| f.tags.push("A/B".to_owned()),
-            |f| f.tags.push(String::new()),
-            |f| f.tags.push(format!("a@sha256:{}", "0".repeat(64))),
-            |f| f.build_image = Some("a b".to_owned()),
-            |f| f.build_image = Some("scratch".to_owned()),
-            |f| f.build_image = Some("host".to_owned()),
-            |f| f.runtime = Some("$(x)".to_owned()),
-            |f| f.platform = Some("linux/amd64,linux/arm64".to_owned()),
-            |f| f.platform = Some("windows/amd64".to_owned()),
-            |f| f.platform = Some("amd64".to_owned()),
-            |f| f.labels.push("nothing".to_owned()),
-            |f| f.entrypoint = Some("x".to_owned()),
-        ];
-        for change in bad {
-            let mut flags = flags(&["fine"]);
-            change(&mut flags);
-            assert!(matches!(flags.validate(), Err(ReleaseError::Usage { .. })), "{flags:?}");
-        }
-        flags(&["fine", "localhost:5000/a:b"]).validate().unwrap();
-    }
-
-    #[test]
-    fn tags_keep_their_order_without_repeats_and_labels_their_last_value() {
-        let mut flags = flags(&["b", "a:1", "b:latest"]);
-        flags.labels = vec!["k=1".to_owned(), "k=2=3".to_owned(), "e=".to_owned()];
-        let release = decide(&flags, &[], Rocherc::default()).unwrap();
-        let tags: Vec<String> = release.tags.iter().map(ToString::to_string).collect();
-        assert_eq!(tags, ["docker.io/library/b:latest", "docker.io/library/a:1"]);
-        assert_eq!(release.labels["k"], "2=3");
-        assert_eq!(release.labels["e"], "");
-    }
-}
+mod tests;

@@ -79,6 +79,16 @@ pub enum VendorError {
 /// Runs cargo in a folder with arguments; returns its standard output, or a reason in words.
 pub type Cargo<'a> = &'a mut dyn FnMut(&Path, &[&str]) -> Result<Vec<u8>, String>;
 
+/// Names what [`vendor`] would bring together: equal keys give equal crates.
+pub fn key() -> Digest {
+    let mut text = String::new();
+    for file in template::FILES {
+        text.push_str(&format!("{} {}\n", file.path, Digest::of(file.data)));
+    }
+    text.push_str(&TARGETS.join(" "));
+    Digest::of(text.as_bytes())
+}
+
 /// Brings the template's crates together in `work`, an empty folder of the caller's.
 pub fn vendor(work: &Path, cargo: Cargo<'_>) -> Result<Vendored, VendorError> {
     for file in template::FILES {

@@ -5,6 +5,8 @@
 
 #[path = "steps/compile.rs"]
 mod compile;
+#[path = "steps/rocheuser.rs"]
+mod rocheuser;
 #[path = "steps/runtime.rs"]
 mod runtime;
 

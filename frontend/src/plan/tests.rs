@@ -23,6 +23,7 @@ fn release(project: &Project, runtime: &str) -> Release {
     let mut release = crate::release::resolve(
         &Flags { tags: vec!["t".to_owned()], runtime: Some(runtime.to_owned()), ..Flags::default() },
         &BTreeMap::new(),
+        false,
         project,
         &|| panic!("a tag was given"),
     )

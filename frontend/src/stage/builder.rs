@@ -1,10 +1,10 @@
 //! The builder stage: the function is put into the build image's project and compiled there.
 
-use roche_engine::op::{Edge, Exec, File, FileActionKind, Metadata, Mkfile, Mount, Network, Op, Platform};
+use roche_engine::op::{Edge, Exec, File, Metadata, Mount, Network, Op, Platform};
 use roche_engine::{Digest, Graph, GraphError};
 
+use super::MOUNTS;
 use super::config::ImageConfig;
-use super::{MOUNTS, TIME_NS};
 use crate::project::{Project, SourceFile};
 
 /// Where the service's cargo project stands in a build image.
@@ -38,10 +38,7 @@ pub(crate) fn add(
 
 /// Adds the function's files as a tree of their own. Paths are the same wherever they stood.
 fn function(graph: &mut Graph, project: &Project) -> Result<Digest, GraphError> {
-    let file = |path: &str, file: &SourceFile| {
-        let (path, data) = (path.to_owned(), file.data.clone());
-        FileActionKind::from(Mkfile { path, mode: 0o644, data, owner: None, timestamp_ns: TIME_NS })
-    };
+    let file = |path: &str, file: &SourceFile| super::file(path, 0o644, &file.data);
     let lib = project.lib.as_ref().map(|lib| file("/lib.rs", lib));
     let name = if lib.is_some() { "function functions.rs, lib.rs" } else { "function functions.rs" };
     let files = std::iter::once(file("/functions.rs", &project.function)).chain(lib);

@@ -6,12 +6,15 @@
 
 pub(crate) mod builder;
 pub(crate) mod config;
+pub(crate) mod host;
+pub(crate) mod onto;
 pub(crate) mod runtime;
 
-use roche_engine::op::{Edge, Exec, File, Metadata, Mkfile, Mount, Op, Platform, Source};
+use roche_engine::op::{Edge, Exec, File, FileActionKind, Metadata, Mkdir, Mkfile, Mount, Op, Platform, Source};
 use roche_engine::{Digest, Graph, GraphError};
 
 use crate::plan::BaseImage;
+use crate::template;
 
 /// Every time that the release writes: the epoch.
 pub(crate) const TIME_NS: Option<i64> = Some(0);
@@ -30,10 +33,7 @@ pub(crate) fn image(graph: &mut Graph, platform: &Platform, image: &BaseImage, r
 /// step that failed repeats its arguments.
 pub(crate) fn scripts(graph: &mut Graph, scripts: &[(&str, &str)]) -> Result<Digest, GraphError> {
     let names: Vec<&str> = scripts.iter().map(|&(name, _)| name).collect();
-    let files = scripts.iter().map(|(name, text)| {
-        let (path, data) = (format!("/{name}"), text.as_bytes().to_vec());
-        Mkfile { path, mode: 0o644, data, owner: None, timestamp_ns: TIME_NS }.into()
-    });
+    let files = scripts.iter().map(|(name, text)| file(&format!("/{name}"), 0o644, text.as_bytes()));
     graph.add(File::chain(None::<Edge>, files), Metadata::named(format!("steps {}", names.join(", "))))
 }
 
@@ -43,4 +43,22 @@ pub(crate) fn run(root: impl Into<Edge>, scripts: Digest, name: &str, args: &[&s
     let script = format!("{place}/{name}");
     let args: Vec<&str> = ["/bin/sh", &script].into_iter().chain(args.iter().copied()).collect();
     Exec::new(root, "/", &args).mount(Mount::readonly(&place, scripts))
+}
+
+/// Makes a file with the release's time.
+pub(crate) fn file(path: &str, mode: u32, data: &[u8]) -> FileActionKind {
+    Mkfile { path: path.to_owned(), mode, data: data.to_vec(), owner: None, timestamp_ns: TIME_NS }.into()
+}
+
+/// Makes a folder with the release's time, and those above it.
+pub(crate) fn folder(path: &str) -> FileActionKind {
+    Mkdir { path: path.to_owned(), mode: 0o755, make_parents: true, owner: None, timestamp_ns: TIME_NS }.into()
+}
+
+/// Lays out the files of the service template under `root`, a folder's path or nothing.
+pub(crate) fn template(root: &str) -> Vec<FileActionKind> {
+    let folders = ["", "/.cargo", "/runtime", "/runtime/src", "/src", "/src/app"].map(|path| format!("{root}{path}"));
+    let folders = folders.iter().filter(|path| !path.is_empty()).map(|path| folder(path));
+    let files = template::FILES.iter().map(|template| file(&format!("{root}/{}", template.path), template.mode, template.data));
+    folders.chain(files).collect()
 }
