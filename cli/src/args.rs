@@ -31,6 +31,12 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Make a build image: a Rust toolchain image with the service template compiled into it
     Prepare(Box<PrepareArgs>),
+    /// List, count, remove or check what the embedded engine keeps between builds
+    #[cfg(target_os = "linux")]
+    Cache(CacheArgs),
+    /// Say which back ends are here, what each can do, and how to mend what is missing
+    #[cfg(target_os = "linux")]
+    Doctor,
     #[command(hide = true, disable_help_flag = true)]
     Build(ReplacedArgs),
     #[command(hide = true, disable_help_flag = true)]
@@ -47,13 +53,14 @@ pub(crate) struct ReplacedArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReleaseArgs {
     /// Image to compile in: a Rust toolchain with the service under /app-build (`roche prepare`
-    /// makes one) [env: release_build_image] [.rocherc: release_build_image]
-    /// [default: quay.io/roche/default:1.0.0]
+    /// makes one); or `host`: this machine's own toolchain, with the embedded engine
+    /// [env: release_build_image] [.rocherc: release_build_image]
+    /// [default: quay.io/roche/default:1.0.0 on a daemon, host on the embedded engine]
     #[arg(short, long, value_name = "IMAGE")]
     pub(crate) buildimage: Option<String>,
 
     /// Image that the service runs in, or `scratch` [env: runtime_image]
-    /// [.rocherc: runtime_image] [default: quay.io/roche/alpine:3.12]
+    /// [.rocherc: runtime_image] [default: quay.io/roche/alpine:3.12; scratch with -b host]
     #[arg(short, long, value_name = "IMAGE")]
     pub(crate) runtime: Option<String>,
 
@@ -142,11 +149,12 @@ pub(crate) struct OutputArgs {
 pub(crate) struct SolveArgs {
     /// BuildKit daemon: unix:///path or tcp://host:port [env: BUILDKIT_HOST]
     /// [default: the docker daemon of DOCKER_HOST, DOCKER_CONTEXT, the current docker context,
-    /// or the default sockets]
+    /// or the default sockets; the embedded engine where there is none]
     #[arg(long, value_name = "ADDRESS", help_heading = "Building")]
     pub(crate) addr: Option<String>,
 
-    /// A docker context or a buildx builder, by name [env: BUILDX_BUILDER] [default: none]
+    /// A docker context or a buildx builder, by name, or `embedded`: the engine of this program, which
+    /// needs no daemon (Linux) [env: BUILDX_BUILDER] [default: none]
     #[arg(long, value_name = "NAME", conflicts_with = "addr", help_heading = "Building")]
     pub(crate) builder: Option<String>,
 
@@ -189,6 +197,42 @@ pub(crate) struct SolveArgs {
 pub(crate) struct InitArgs {
     /// Folder to make; without it functions.rs is written into the current folder
     pub(crate) name: Option<PathBuf>,
+}
+
+#[cfg(target_os = "linux")]
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+#[cfg(target_os = "linux")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List everything that takes room, the last used last
+    Ls,
+    /// Say how much room is taken
+    Du,
+    /// Remove what no running build uses, the least recently used first
+    Prune(PruneArgs),
+    /// Read everything, and say what is not as it was stored
+    Verify {
+        /// Drop what is damaged; it is made or fetched again [default: no]
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+#[cfg(target_os = "linux")]
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Leave this much, of what was used last: 10GB
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = crate::cache::parse_size)]
+    pub(crate) keep_storage: u64,
+
+    /// Leave what was used within this time: 48h
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = crate::cache::parse_duration)]
+    pub(crate) keep_duration: std::time::Duration,
 }
 
 /// The forms of a plan.

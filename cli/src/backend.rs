@@ -1,14 +1,24 @@
 //! Which back end builds, and why that one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use roche_engine::buildkit::locate::default_sockets;
-use roche_engine::buildkit::{Buildkit, Located, Lookup, Protocol, TlsFiles, locate};
+use roche_engine::Error;
+use roche_engine::buildkit::address::Place;
+#[cfg(target_os = "linux")]
+use roche_engine::buildkit::engine_sockets;
+use roche_engine::buildkit::locate::{default_sockets, nothing_named};
+use roche_engine::buildkit::{Address, Buildkit, Located, Lookup, Protocol, TlsFiles, locate};
+#[cfg(target_os = "linux")]
+use roche_engine::local::{Local, LocalOptions};
+use roche_engine::oci::RegistryOptions;
 use roche_engine::solver::Solver;
 
 use crate::args::SolveArgs;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
+
+/// The name of the embedded engine among builders.
+const EMBEDDED: &str = "embedded";
 
 /// A back end that was chosen.
 pub(crate) struct Backend {
@@ -17,6 +27,10 @@ pub(crate) struct Backend {
     pub(crate) origin: String,
     /// Whether it has an image store that users can run images from.
     pub(crate) has_store: bool,
+    /// Whether it is the embedded engine, which can use the machine's own toolchain.
+    pub(crate) embedded: bool,
+    /// What the user should know of the choice.
+    pub(crate) notice: Option<String>,
 }
 
 impl Backend {
@@ -28,12 +42,38 @@ impl Backend {
     }
 }
 
-/// Finds the back end in the documented order; one that was named is never passed over.
+/// Finds the back end in the documented order; one that was named is never passed over. Where
+/// nothing is named and no default socket can be used, it is the embedded engine.
 pub(crate) fn find(args: &SolveArgs, environment: &Environment) -> Result<Backend, Failure> {
+    if args.builder.as_deref() == Some(EMBEDDED) {
+        return embedded(environment, "--builder", None);
+    }
+    match daemon(args, environment) {
+        Ok(daemon) => Ok(daemon),
+        Err(failure)
+            if failure.exit == Exit::Unreachable && nothing_named(&lookup(args, environment)?)? && cfg!(target_os = "linux") =>
+        {
+            embedded(environment, "no daemon", Some(failure.message().to_owned()))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Finds the daemon that is named, or listens on a default socket.
+pub(crate) fn daemon(args: &SolveArgs, environment: &Environment) -> Result<Backend, Failure> {
+    let Located { address, origin, named } = locate(&lookup(args, environment)?)?;
+    if let Some(reason) = unusable(&address).filter(|_| !named) {
+        return Err(Error::Connect { address: address.to_string(), reason }.into());
+    }
+    let has_store = address.protocol == Protocol::Docker;
+    Ok(Backend { solver: Box::new(Buildkit::new(address)), origin, has_store, embedded: false, notice: None })
+}
+
+fn lookup(args: &SolveArgs, environment: &Environment) -> Result<Lookup, Failure> {
     let text = |name: &str| environment.variable(name).map(str::to_owned);
     let folder = |name: &str| environment.variable(name).map(PathBuf::from);
     let docker_config = folder("DOCKER_CONFIG").or_else(|| Some(environment.home()?.join(".docker")));
-    let lookup = Lookup {
+    Ok(Lookup {
         builder: args.builder.clone(),
         addr: args.addr.clone(),
         tls: tls(args, environment)?,
@@ -45,10 +85,52 @@ pub(crate) fn find(args: &SolveArgs, environment: &Environment) -> Result<Backen
         buildx_config: folder("BUILDX_CONFIG").or_else(|| Some(docker_config.as_ref()?.join("buildx"))),
         docker_config,
         sockets: default_sockets(folder("XDG_RUNTIME_DIR").as_deref()),
-    };
-    let Located { address, origin, .. } = locate(&lookup)?;
-    let has_store = address.protocol == Protocol::Docker;
-    Ok(Backend { solver: Box::new(Buildkit::new(address)), origin, has_store })
+    })
+}
+
+/// Says why a default socket cannot be used.
+#[cfg(unix)]
+fn unusable(address: &Address) -> Option<String> {
+    let Place::Unix(path) = &address.place else { return None };
+    std::os::unix::net::UnixStream::connect(path).err().map(|error| error.to_string())
+}
+
+#[cfg(not(unix))]
+fn unusable(_: &Address) -> Option<String> {
+    None
+}
+
+/// Sets up the embedded engine; `reason` is why it was taken where nobody asked for it.
+#[cfg(target_os = "linux")]
+fn embedded(environment: &Environment, origin: &str, reason: Option<String>) -> Result<Backend, Failure> {
+    let options = local_options(environment)?;
+    let has_store = options.engine.is_some();
+    Ok(Backend {
+        solver: Box::new(Local::new(options)),
+        origin: origin.to_owned(),
+        has_store,
+        embedded: true,
+        notice: reason.map(|reason| format!("building with the embedded engine: {reason}")),
+    })
+}
+
+/// What the embedded engine works with.
+#[cfg(target_os = "linux")]
+pub(crate) fn local_options(environment: &Environment) -> Result<LocalOptions, Failure> {
+    let sockets = engine_sockets(environment.variable("XDG_RUNTIME_DIR").map(Path::new));
+    Ok(LocalOptions {
+        root: environment.cache()?,
+        path: environment.variable("PATH").unwrap_or_default().into(),
+        clock: std::time::SystemTime::now,
+        engine: sockets.into_iter().find(|address| unusable(address).is_none()),
+        registries: RegistryOptions::default(),
+        offline: false,
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn embedded(_: &Environment, _: &str, _: Option<String>) -> Result<Backend, Failure> {
+    Err(Failure::say(Exit::Unreachable, "the embedded engine needs Linux").hint("name a daemon: --addr tcp://HOST:PORT"))
 }
 
 /// Returns the files of TLS, which are for an address that is named, not for docker's contexts.

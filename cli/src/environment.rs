@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use crate::error::{Exit, Failure};
 
 /// The variables that are read, here or in the other crates; no other is kept.
-const READ: [&str; 21] = [
+const READ: [&str; 25] = [
     "BUILDKIT_HOST",
     "BUILDKIT_PROGRESS",
     "BUILDX_BUILDER",
     "BUILDX_CONFIG",
+    "CARGO_HOME",
     "CLICOLOR_FORCE",
     "DOCKER_CERT_PATH",
     "DOCKER_CONFIG",
@@ -24,8 +25,11 @@ const READ: [&str; 21] = [
     "NO_COLOR",
     "PATH",
     "REGISTRY_AUTH_FILE",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
     "TERM",
     "USERPROFILE",
+    "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
     "release_build_image",
@@ -66,6 +70,17 @@ impl Environment {
     /// Returns the home folder, where there is one.
     pub(crate) fn home(&self) -> Option<PathBuf> {
         self.variable("HOME").or_else(|| self.variable("USERPROFILE")).map(PathBuf::from)
+    }
+
+    /// Returns the folder in which results are kept between builds.
+    pub(crate) fn cache(&self) -> Result<PathBuf, Failure> {
+        // The XDG base directory specification: a relative path is to be ignored.
+        let xdg = self.variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = xdg.or_else(|| self.home().map(|home| home.join(".cache")));
+        caches.map(|caches| caches.join("roche")).ok_or_else(|| {
+            Failure::say(Exit::Configuration, "there is no folder for the cache: neither HOME nor XDG_CACHE_HOME is set")
+                .hint("set one of them: export XDG_CACHE_HOME=/var/cache")
+        })
     }
 
     /// Says whether standard error takes colours: `NO_COLOR` and `CLICOLOR_FORCE` before what

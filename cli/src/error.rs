@@ -85,6 +85,16 @@ impl Failure {
         Self { exit, message: message.into(), causes: Vec::new(), hints: Vec::new(), vertex: None }
     }
 
+    /// What failed, in a sentence.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What the user can do.
+    pub(crate) fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
     /// Adds to the sentence.
     pub(crate) fn adding(mut self, more: &str) -> Self {
         self.message.push_str(more);

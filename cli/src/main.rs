@@ -12,10 +12,16 @@ mod args;
 mod attributes;
 mod backend;
 mod build;
+#[cfg(target_os = "linux")]
+mod cache;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod dry_run;
 mod environment;
 mod error;
 mod files;
+#[cfg(target_os = "linux")]
+mod host;
 mod init;
 mod interrupt;
 mod logins;
@@ -40,6 +46,9 @@ use error::{Exit, Failure};
 const LET_GO: Duration = Duration::from_millis(1000);
 
 fn main() -> ExitCode {
+    // The embedded engine starts this program anew for what needs namespaces of its own.
+    #[cfg(target_os = "linux")]
+    roche_engine::local::worker_main();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(message) => return told(message),
@@ -80,6 +89,10 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Init(args) => init::run(args, &environment),
         Command::Release(args) => block_on(release::run(args, &environment)),
         Command::Prepare(args) => block_on(prepare::run(args, &environment)),
+        #[cfg(target_os = "linux")]
+        Command::Cache(args) => block_on(cache::run(args, &environment)),
+        #[cfg(target_os = "linux")]
+        Command::Doctor => block_on(doctor::run(&environment)),
         Command::Build(args) => Err(replaced("build", "roche release", args)),
         Command::Gen(args) => Err(replaced("gen", "roche release --dry-run", args)),
     }

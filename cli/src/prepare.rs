@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &PrepareArgs, environment: &Environment) -> Result
         .map_err(|error| Failure::say(Exit::Resource, format!("the crates could not be fetched: {error}")))??;
     // Crates come from registries, not from the user's folder, and cargo checks that no file of
     // one is missing: none is held back.
-    let local = LocalDir { path: crates.dir.clone(), admits: Arc::new(|_, _| true) };
+    let local = LocalDir { path: crates.dir.clone(), admits: Arc::new(|_, _| true), content: Some(crates.root) };
     let resources = JobOptions { locals: BTreeMap::from([(prepare::LOCAL.to_owned(), local)]), ..JobOptions::default() };
     let mode = if args.solve.pull { ResolveMode::Pull } else { ResolveMode::Default };
     build
@@ -58,8 +58,13 @@ pub(crate) async fn run(args: &PrepareArgs, environment: &Environment) -> Result
 fn fetch() -> Result<(TempDir, Vendored), Failure> {
     let work =
         tempfile::tempdir().map_err(|error| Failure::say(Exit::Resource, format!("no temporary folder can be made: {error}")))?;
-    let crates = vendor::vendor(work.path(), &mut cargo)?;
+    let crates = fetch_into(work.path())?;
     Ok((work, crates))
+}
+
+/// Fetches the crates into an empty folder.
+pub(crate) fn fetch_into(folder: &Path) -> Result<Vendored, Failure> {
+    Ok(vendor::vendor(folder, &mut cargo)?)
 }
 
 /// Runs the user's cargo in a folder; a signal ends it.

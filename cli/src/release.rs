@@ -6,12 +6,13 @@ use roche_engine::op::Platform;
 use roche_engine::solver::{Job, JobOptions, ResolveMode};
 use roche_frontend::plan::{BaseImage, Plan};
 use roche_frontend::project::Project;
-use roche_frontend::release::{self, Flags, Image, Release, Runtime};
+use roche_frontend::release::{self, BuildImage, Flags, Image, Release, Runtime};
 
 use crate::args::ReleaseArgs;
 use crate::build::{Build, Planned};
 use crate::environment::Environment;
 use crate::error::Failure;
+use crate::host::Machine;
 use crate::logins::Logins;
 use crate::outputs::{self, Request};
 use crate::progress::Display;
@@ -27,35 +28,63 @@ pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result
     }
     let project = Project::read(&environment.folder)?;
     let logins = Logins::look_up(flags.tags.is_empty() && environment.variable("DOCKER_USERNAME").is_none(), environment).await;
-    let release = release::resolve(&flags, &environment.variables, &project, &|| logins.tell())?;
+    let backend = backend::find(&args.solve, environment);
+    let embedded = backend.as_ref().is_ok_and(|backend| backend.embedded);
+    let release = release::resolve(&flags, &environment.variables, embedded, &project, &|| logins.tell())?;
     if !args.output.quiet && request.display != Display::RawJson {
         project.notices.iter().for_each(|notice| note(notice));
     }
     if let Some(form) = args.dry_run {
-        return dry_run::run(form, &project, &release, args, environment).await;
+        return dry_run::run(form, &project, &release, backend, args, environment).await;
     }
 
-    let backend = backend::find(&args.solve, environment)?;
+    let backend = backend?;
+    let narrate = !args.output.quiet && request.display != Display::RawJson;
+    if let Some(notice) = backend.notice.as_ref().filter(|_| narrate) {
+        note(notice);
+    }
     request.settle(&args.output, backend.has_store, project.folder(), &inputs(&project, environment), environment)?;
     let build = Build::new(&args.output, request, &release.tags, environment, backend);
-    build
-        .run(JobOptions::default(), async |job: &dyn Job| {
-            let plan = plan(job, &project, &release, mode(args)).await?;
-            Ok(Planned::of(&plan, &args.solve))
-        })
-        .await
+    match &release.build_image {
+        BuildImage::Image(image) => {
+            build
+                .run(JobOptions::default(), async |job: &dyn Job| {
+                    let plan = plan(job, image, &project, &release, mode(args)).await?;
+                    Ok(Planned::of(&plan, &args.solve))
+                })
+                .await
+        }
+        BuildImage::Host(_) => {
+            let machine = Machine::look(environment, narrate).await?;
+            build
+                .run(machine.resources(), async |job: &dyn Job| {
+                    let runtime = runtime(job, &release, mode(args)).await?;
+                    let plan = machine.plan(&project, &release, runtime.as_ref())?;
+                    Ok(Planned::of(&plan, &args.solve))
+                })
+                .await
+        }
+    }
 }
 
 /// Asks the solver for the base images and plans on them.
-pub(crate) async fn plan(job: &dyn Job, project: &Project, release: &Release, mode: ResolveMode) -> Result<Plan, Failure> {
-    let runtime = async {
-        match &release.runtime {
-            Runtime::Image(image) => base(job, image, &release.platform, mode).await.map(Some),
-            Runtime::Scratch(_) => Ok(None),
-        }
-    };
-    let (build, runtime) = tokio::try_join!(base(job, &release.build_image, &release.platform, mode), runtime)?;
+pub(crate) async fn plan(
+    job: &dyn Job,
+    build_image: &Image,
+    project: &Project,
+    release: &Release,
+    mode: ResolveMode,
+) -> Result<Plan, Failure> {
+    let (build, runtime) = tokio::try_join!(base(job, build_image, &release.platform, mode), runtime(job, release, mode))?;
     Ok(roche_frontend::plan::plan(project, release, &build, runtime.as_ref())?)
+}
+
+/// Asks the solver for the runtime image, where the release stands on one.
+async fn runtime(job: &dyn Job, release: &Release, mode: ResolveMode) -> Result<Option<BaseImage>, Failure> {
+    match &release.runtime {
+        Runtime::Image(image) => base(job, image, &release.platform, mode).await.map(Some),
+        Runtime::Scratch(_) => Ok(None),
+    }
 }
 
 pub(crate) async fn base(job: &dyn Job, image: &Image, platform: &Platform, mode: ResolveMode) -> Result<BaseImage, Failure> {
@@ -94,5 +123,6 @@ pub(crate) fn flags(args: &ReleaseArgs) -> Flags {
         platform: args.solve.platform.clone(),
         labels: args.label.clone(),
         entrypoint: args.entrypoint.clone(),
+        tzdata: false,
     }
 }

@@ -20,12 +20,14 @@ use roche_engine::solver::{Job, JobOptions, ResolveMode, progress_channel};
 use roche_engine::{Definition, Digest, Error, Vertex};
 use roche_frontend::plan::{BaseImage, Plan};
 use roche_frontend::project::Project;
-use roche_frontend::release::{Image, Release, Runtime};
+use roche_frontend::release::{BuildImage, Image, Release, Runtime};
 
 use crate::args::{Form, ReleaseArgs};
+use crate::backend::Backend;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
-use crate::{backend, build, logins, note};
+use crate::host::Machine;
+use crate::{build, logins, note};
 
 /// How long a registry has to answer.
 const REGISTRY: Duration = Duration::from_secs(1);
@@ -63,11 +65,15 @@ pub(crate) async fn run(
     form: Form,
     project: &Project,
     release: &Release,
+    backend: Result<Backend, Failure>,
     args: &ReleaseArgs,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    let images = resolve(release, args, environment).await?;
-    let plan = roche_frontend::plan::plan(project, release, &images.build, images.runtime.as_ref())?;
+    let images = resolve(release, backend, args, environment).await?;
+    let plan = match &images.build {
+        Some(build) => roche_frontend::plan::plan(project, release, build, images.runtime.as_ref())?,
+        None => Machine::look(environment, false).await?.plan(project, release, images.runtime.as_ref())?,
+    };
     let unknown = unknown(&plan, &images);
     let definition = build::submitted(&plan, plan.target, &args.solve);
     let dry_run = DryRun { plan: &plan, definition, release, unresolved: images.unresolved, unknown };
@@ -91,19 +97,25 @@ pub(crate) async fn run(
 
 /// The base images, as far as they are known.
 struct Images {
-    build: BaseImage,
+    /// None where the machine's own toolchain compiles.
+    build: Option<BaseImage>,
     runtime: Option<BaseImage>,
     unresolved: Vec<(String, String)>,
 }
 
 /// Resolves the base images as the release would, and by their registries where no back end
 /// answers.
-async fn resolve(release: &Release, args: &ReleaseArgs, environment: &Environment) -> Result<Images, Failure> {
+async fn resolve(
+    release: &Release,
+    backend: Result<Backend, Failure>,
+    args: &ReleaseArgs,
+    environment: &Environment,
+) -> Result<Images, Failure> {
     let (progress, _) = progress_channel(1);
     let credentials = logins::credentials(environment);
     let options =
         JobOptions { credentials: Some(std::sync::Arc::new(logins::credentials(environment))), ..JobOptions::default() };
-    let job = match backend::find(&args.solve, environment) {
+    let job = match backend {
         Ok(backend) => match backend.solver.open(options, progress).await {
             Ok(job) => Some(job),
             Err(error @ Error::Connect { .. }) => {
@@ -120,11 +132,15 @@ async fn resolve(release: &Release, args: &ReleaseArgs, environment: &Environmen
     let registry = Registry::new(&RegistryOptions::default())?;
     let mut unresolved = Vec::new();
     let mut resolved = Vec::new();
-    let images = std::iter::once(&release.build_image).chain(match &release.runtime {
+    let build = match &release.build_image {
+        BuildImage::Image(image) => Some(image),
+        BuildImage::Host(_) => None,
+    };
+    let runtime = match &release.runtime {
         Runtime::Image(image) => Some(image),
         Runtime::Scratch(_) => None,
-    });
-    for image in images {
+    };
+    for image in build.into_iter().chain(runtime) {
         let answer = match &job {
             Some(job) => ask(&**job, image, &release.platform, crate::release::mode(args)).await,
             None => {
@@ -145,7 +161,7 @@ async fn resolve(release: &Release, args: &ReleaseArgs, environment: &Environmen
         job.cancel().await;
     }
     let mut resolved = resolved.into_iter();
-    let build = resolved.next().expect("the build image was asked for");
+    let build = build.and_then(|_| resolved.next());
     Ok(Images { build, runtime: resolved.next(), unresolved })
 }
 
@@ -157,7 +173,7 @@ async fn ask(job: &dyn Job, image: &Image, platform: &Platform, mode: ResolveMod
 /// Collects the vertices that stand on a base image that is not resolved.
 fn unknown(plan: &Plan, images: &Images) -> BTreeSet<Digest> {
     let names: BTreeSet<&str> = images.unresolved.iter().map(|(name, _)| name.as_str()).collect();
-    let bases = std::iter::once(&images.build).chain(&images.runtime);
+    let bases = images.build.iter().chain(&images.runtime);
     let sources: BTreeSet<String> =
         bases.filter(|base| names.contains(base.reference.familiar().as_str())).map(|base| base.reference.to_string()).collect();
     let mut unknown = BTreeSet::new();
