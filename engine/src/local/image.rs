@@ -22,7 +22,6 @@ use super::store::{CacheKey, LayerNumber, Partial, Record, RecordAbout, Store, S
 use super::worker::{Answer, Work};
 use crate::oci::{Decompressor, Descriptor, Document, Hashing, Image, Limits, Reference, Repository};
 use crate::op::Platform;
-use crate::solver::ResolveMode;
 use crate::{Digest, Error};
 
 /// How long a registry that fails is asked again, at most.
@@ -37,12 +36,7 @@ pub(super) struct Found {
 
 impl Operator {
     /// Finds an image's manifest and config; a tag is always asked for anew.
-    pub(super) async fn find_image(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-        _mode: ResolveMode,
-    ) -> Result<Found, Error> {
+    pub(super) async fn find_image(&self, reference: &Reference, platform: &Platform) -> Result<Found, Error> {
         let known = format!("{}|{platform}", reference.clone().tagged());
         if reference.digest().is_some()
             && let Some(found) = self.known_image(&known).await?
@@ -95,7 +89,7 @@ impl Operator {
 
     /// Makes an image's tree available; `cached` is whether nothing had to be fetched.
     pub(super) async fn image(&self, reference: &Reference, platform: &Platform, report: &Report) -> Result<(Ref, bool), Error> {
-        let found = self.find_image(reference, platform, ResolveMode::Default).await?;
+        let found = self.find_image(reference, platform).await?;
         let chain: Vec<String> = found.image.config.diff_ids.iter().map(Digest::to_string).collect();
         let key = CacheKey::of("chain", chain.iter().map(String::as_bytes));
         let known = self.store(move |store| store.lookup(&key)).await?;

@@ -113,9 +113,15 @@ impl LocalJob {
 
 #[async_trait]
 impl Job for LocalJob {
-    async fn resolve_image(&self, reference: &Reference, platform: &Platform, mode: ResolveMode) -> Result<ResolvedImage, Error> {
+    async fn resolve_image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        _mode: ResolveMode,
+    ) -> Result<ResolvedImage, Error> {
         let report = self.operator.reporter.start_named(&format!("resolve {}", reference.familiar())).await;
-        match self.operator.find_image(reference, platform, mode).await {
+        // A tag is asked of its registry every time: there is nothing that `pull` would add.
+        match self.operator.find_image(reference, platform).await {
             Ok(found) => {
                 report.completed(false).await;
                 Ok(ResolvedImage { digest: Some(found.digest), config: found.image.config_bytes })

@@ -93,27 +93,3 @@ async fn limits_hold() {
     let failure = bench.try_run(Exec { ulimits, ..bench.script(":") }).await.unwrap_err();
     assert_eq!(failure.to_string(), "setting the limit files to 1:1: there is no such limit");
 }
-
-/// Prints what a step costs; `cargo test -- --ignored --nocapture overhead`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn overhead() {
-    let bench = Bench::new();
-    // The processor time of children that have ended, in hundredths of a second.
-    let spent = || -> u64 {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap();
-        stat.rsplit(')').next().unwrap().split_whitespace().skip(13).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
-    };
-    for network in [Network::None, Network::Host] {
-        let (mut times, before) = (Vec::new(), spent());
-        for _ in 0..40 {
-            let exec = Exec { network, ..bench.step(&["true"]) };
-            let start = std::time::Instant::now();
-            assert_eq!(bench.run(exec).await.ended.status, 0);
-            times.push(start.elapsed());
-        }
-        times.sort();
-        let cpu = std::time::Duration::from_millis((spent() - before) * 10) / 40;
-        println!("{network:?}: fastest {:?}, median {:?}, slowest {:?}, processor time {cpu:?}", times[0], times[20], times[39]);
-    }
-}
