@@ -3,7 +3,7 @@
 use super::operate::Operator;
 use super::result::Ref;
 use super::store::{LayerNumber, WorkDir};
-use super::tree::{Kind, Tree};
+use super::trees::tree::{Kind, Tree};
 use crate::{Digest, Error};
 
 /// A layer that a worker fills.

@@ -4,17 +4,14 @@
 //! 2. `schedule` runs the vertices of a definition as soon as their inputs are there; `operate` looks
 //!    each up by its cache key (`key`), or has it done: `image`, `folder`, `exec`, `files`.
 //! 3. Whatever touches file trees is done by a worker process in namespaces of its own (`worker`);
-//!    what comes of it is a layer: a folder and its `tree` in the store (`store`).
+//!    what comes of it is a layer: a folder and its tree (`trees`) in the store (`store`).
 //! 4. `export` turns layers into images, archives and folders.
 //!
 //! Invariant: the tree of a layer says what it holds, owners and devices included; the file system
 //! holds as much of that as the user's rights allow.
 
-mod beneath;
-mod disk;
 mod exec;
 mod export;
-mod file;
 mod files;
 mod folder;
 mod ids;
@@ -23,22 +20,14 @@ mod job;
 mod keep;
 mod key;
 mod layers;
-mod ledger;
 mod operate;
-mod pack;
-mod path;
 mod report;
 mod result;
 mod run;
-mod scan;
 mod schedule;
-mod since;
 pub mod store;
-mod tree;
-mod unpack;
-mod view;
+mod trees;
 mod worker;
-mod xattr;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -11,16 +11,16 @@ use super::overlay;
 use super::protocol::{Answer, Doing, Failure, Files, Input, Task, Upper};
 use super::stage::Stage;
 use crate::llb;
-use crate::local::disk::{Disk, Marks};
-use crate::local::file::{self, Source, Target};
 use crate::local::ids::Ids;
-use crate::local::ledger::Ledger;
-use crate::local::pack::pack;
-use crate::local::scan::scan;
-use crate::local::since::since;
-use crate::local::tree::Tree;
-use crate::local::unpack::{Limits, unpack};
-use crate::local::view::View;
+use crate::local::trees::disk::{Disk, Marks};
+use crate::local::trees::file::{self, Source, Target};
+use crate::local::trees::ledger::Ledger;
+use crate::local::trees::pack::pack;
+use crate::local::trees::scan::scan;
+use crate::local::trees::since::since;
+use crate::local::trees::tree::Tree;
+use crate::local::trees::unpack::{Limits, unpack};
+use crate::local::trees::view::View;
 use crate::op::{FileActionKind, FileInput, OpKind};
 
 /// Does actions of a file op.

@@ -20,8 +20,8 @@ use super::process::{self, Fork};
 use super::protocol::{Doing, Ended, Exec, Failure, HOSTNAME, Mount, Network, Source, Task, Upper};
 use super::stage::{STRICT, Stage};
 use super::{changes, mounting};
-use crate::local::disk::Disk;
-use crate::local::ledger::Ledger;
+use crate::local::trees::disk::Disk;
+use crate::local::trees::ledger::Ledger;
 use launch::{NotStarted, Placed, Step};
 use stubs::{Point, Stubs};
 

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use tokio::io::AsyncReadExt;
 
 use super::*;
-use crate::local::disk::Disk;
 use crate::local::ids::{self, Identity, Ids};
-use crate::local::ledger::Ledger;
-use crate::local::scan::scan;
-use crate::local::view::View;
+use crate::local::trees::disk::Disk;
+use crate::local::trees::ledger::Ledger;
+use crate::local::trees::scan::scan;
+use crate::local::trees::view::View;
 
 mod confinement;
 mod life;

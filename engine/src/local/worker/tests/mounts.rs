@@ -2,7 +2,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use super::overlay::OPAQUE;
 use super::*;
-use crate::local::tree::{Kind, Tree};
+use crate::local::trees::tree::{Kind, Tree};
 
 #[tokio::test]
 async fn changes_go_to_the_upper_and_mount_points_vanish() {

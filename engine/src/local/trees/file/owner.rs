@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::BorrowedFd;
 
 use super::{FileError, root};
-use crate::local::beneath;
+use crate::local::trees::beneath;
 use crate::op::{FileInput, Owner, User};
 
 /// The largest file of users that is read.

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::local::path;
-use crate::local::tree::{Kind, Node, Tree};
-use crate::local::view::View;
+use crate::local::trees::path;
+use crate::local::trees::tree::{Kind, Node, Tree};
+use crate::local::trees::view::View;
 
 /// As many links as Linux follows in one path.
 const MOST_LINKS: usize = 40;

@@ -9,10 +9,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{FileError, Target, root};
-use crate::local::disk::Disk;
-use crate::local::ledger::{Entry, Ledger};
-use crate::local::tree::Kind;
-use crate::local::{beneath, path, xattr};
+use crate::local::trees::disk::Disk;
+use crate::local::trees::ledger::{Entry, Ledger};
+use crate::local::trees::tree::Kind;
+use crate::local::trees::{beneath, path, xattr};
 
 /// A folder that is changed, and where it stands in its tree.
 pub(super) struct Place<'a> {

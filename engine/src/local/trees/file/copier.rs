@@ -13,9 +13,9 @@ use super::modes::Modes;
 use super::place::Place;
 use super::{FileError, Source, content, root};
 use crate::buildkit::{Matched, Patterns};
-use crate::local::tree::{Kind, Node};
-use crate::local::xattr::Xattrs;
-use crate::local::{beneath, path, xattr};
+use crate::local::trees::tree::{Kind, Node};
+use crate::local::trees::xattr::Xattrs;
+use crate::local::trees::{beneath, path, xattr};
 
 /// What copies differ in from their sources, and what is copied.
 pub(super) struct Rules {

@@ -9,10 +9,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use super::*;
-use crate::local::disk::Marks;
-use crate::local::scan::scan;
-use crate::local::tree::arbitrary::file;
-use crate::local::tree::{Kind, Node, Tree};
+use crate::local::trees::disk::Marks;
+use crate::local::trees::scan::scan;
+use crate::local::trees::tree::arbitrary::file;
+use crate::local::trees::tree::{Kind, Node, Tree};
 use crate::op::{Copy, FileInput, Mkdir, Mkfile, Owner, Rm, Symlink, User};
 
 const SINGLE: Disk = Disk { last_uid: 0, last_gid: 0, marks: Marks::User };
@@ -186,7 +186,7 @@ fn copies_keep_what_they_are_not_told() {
     std::fs::write(trees.source("d/empty"), "").unwrap();
     let source = File::open(trees.source("")).unwrap();
     for (name, time) in [(&b"d/f"[..], 111), (b"d", 1_700_000_000_123_456_789), (b"l", 333)] {
-        crate::local::beneath::set_time(source.as_fd(), name, time).unwrap();
+        crate::local::trees::beneath::set_time(source.as_fd(), name, time).unwrap();
     }
     let mut add =
         |path: &str, uid, kind| drop(trees.said.nodes.insert(path.into(), Node { uid, gid: uid, ..Node::new(0, kind) }));
@@ -256,7 +256,7 @@ fn folders_that_were_there_keep_mode_and_owner() {
 fn a_pattern_brings_parents_with_their_times() {
     let mut trees = Trees::new("d/a/b/f", "");
     let source = File::open(trees.source("")).unwrap();
-    crate::local::beneath::set_time(source.as_fd(), b"d/a", 42).unwrap();
+    crate::local::trees::beneath::set_time(source.as_fd(), b"d/a", 42).unwrap();
     trees.run(Copy { contents_only: true, include: vec!["**/f".to_owned()], ..copy("d", "/") }).unwrap();
     assert_eq!((trees.words().as_str(), trees.node("a").mtime_ns), ("a/ a/b/ a/b/f:d/a/b/f", 42));
 }
@@ -320,7 +320,7 @@ fn archives_are_unpacked_when_asked() {
     std::fs::create_dir(files.path().join("b")).unwrap();
     std::fs::write(files.path().join("b/f"), "x").unwrap();
     let mut tar = Vec::new();
-    crate::local::pack::pack(&layer, File::open(files.path()).unwrap().as_fd(), &mut tar, None).unwrap();
+    crate::local::trees::pack::pack(&layer, File::open(files.path()).unwrap().as_fd(), &mut tar, None).unwrap();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut gzip, &tar).unwrap();
     let forms = [("plain", tar.clone()), ("gzip", gzip.finish().unwrap()), ("zstd", zstd::encode_all(&tar[..], 1).unwrap())];

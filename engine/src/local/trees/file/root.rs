@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::local::{beneath, path};
+use crate::local::trees::{beneath, path};
 
 /// As many links as containerd follows in one path.
 const MOST_LINKS: usize = 255;

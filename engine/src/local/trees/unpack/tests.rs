@@ -8,9 +8,9 @@ use std::io::Read;
 use std::os::fd::AsFd as _;
 
 use super::*;
-use crate::local::disk::Marks;
-use crate::local::scan::scan;
-use crate::local::tree::arbitrary::file;
+use crate::local::trees::disk::Marks;
+use crate::local::trees::scan::scan;
+use crate::local::trees::tree::arbitrary::file;
 use archive::Tar;
 
 /// What the user who runs the tests can make: nobody's files but one's own.

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::FileError;
 use super::place::Place;
-use crate::local::{beneath, path};
+use crate::local::trees::{beneath, path};
 use crate::op::{Mkdir, Mkfile, Rm, Symlink};
 
 /// Makes a folder; one that is there stays as it is.

@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::Error;
-use crate::local::path;
-use crate::local::unpack::UnpackError;
+use crate::local::trees::path;
+use crate::local::trees::unpack::UnpackError;
 
 /// Says what was tried where, and why it failed.
 #[derive(Debug, thiserror::Error)]

@@ -12,9 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::entries::Piece;
 use crate::Digest;
-use crate::local::disk::Disk;
-use crate::local::tree::{Kind, Node};
-use crate::local::{beneath, path, xattr};
+use crate::local::trees::disk::Disk;
+use crate::local::trees::tree::{Kind, Node};
+use crate::local::trees::{beneath, path, xattr};
 
 /// Writes beneath one folder.
 pub(crate) struct Writer<'a> {

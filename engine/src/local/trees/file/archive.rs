@@ -10,11 +10,11 @@ use rustix::fs::FileType;
 
 use super::place::Place;
 use super::{FileError, Source, root};
-use crate::local::tree::Kind;
-use crate::local::unpack::Limits;
-use crate::local::unpack::UnpackError;
-use crate::local::unpack::entries::{Entries, Entry, Piece, What};
-use crate::local::{beneath, path};
+use crate::local::trees::tree::Kind;
+use crate::local::trees::unpack::Limits;
+use crate::local::trees::unpack::UnpackError;
+use crate::local::trees::unpack::entries::{Entries, Entry, Piece, What};
+use crate::local::trees::{beneath, path};
 
 /// Unpacks `from` under `to`. Says whether it is an archive.
 pub(super) fn unpack(

@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 
 use super::{FileError, root};
 use crate::buildkit::{Glob, has_wildcard};
-use crate::local::{beneath, path};
+use crate::local::trees::{beneath, path};
 
 /// Returns the paths that `pattern` matches: the pattern itself, shortened, where it has no wildcards.
 pub(super) fn matches(root: BorrowedFd<'_>, pattern: &str, follow: bool) -> Result<Vec<Vec<u8>>, FileError> {

@@ -9,7 +9,7 @@ use super::modes::Modes;
 use super::place::Place;
 use super::{FileError, Source, archive, root, wildcard};
 use crate::buildkit::Patterns;
-use crate::local::{beneath, path};
+use crate::local::trees::{beneath, path};
 use crate::op::Copy;
 
 /// The mode of folders that lead to a destination.

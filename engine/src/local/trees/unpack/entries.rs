@@ -10,7 +10,7 @@ use super::header::{BLOCK_BYTES, Block, Header};
 use super::limits::{Budget, Limits};
 use super::pax::Overrides;
 use super::sparse::{Lines, Map, old_pairs};
-use crate::local::xattr::{self, Xattrs};
+use crate::local::trees::xattr::{self, Xattrs};
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
