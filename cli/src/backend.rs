@@ -1,19 +1,14 @@
 //! Which back end builds, and why that one.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use roche_engine::Error;
-use roche_engine::buildkit::address::Place;
-#[cfg(target_os = "linux")]
-use roche_engine::buildkit::engine_sockets;
 use roche_engine::buildkit::locate::{default_sockets, nothing_named};
 use roche_engine::buildkit::{Address, Buildkit, Located, Lookup, Protocol, TlsFiles, locate};
-#[cfg(target_os = "linux")]
-use roche_engine::local::{Local, LocalOptions};
-use roche_engine::oci::RegistryOptions;
 use roche_engine::solver::Solver;
 
 use crate::args::SolveArgs;
+use crate::embedded;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 
@@ -46,14 +41,12 @@ impl Backend {
 /// nothing is named and no default socket can be used, it is the embedded engine.
 pub(crate) fn find(args: &SolveArgs, environment: &Environment) -> Result<Backend, Failure> {
     if args.builder.as_deref() == Some(EMBEDDED) {
-        return embedded(environment, "--builder", None);
+        return embedded::backend(environment, "--builder", None);
     }
     match daemon(args, environment) {
         Ok(daemon) => Ok(daemon),
-        Err(failure)
-            if failure.exit == Exit::Unreachable && nothing_named(&lookup(args, environment)?)? && cfg!(target_os = "linux") =>
-        {
-            embedded(environment, "no daemon", Some(failure.message().to_owned()))
+        Err(failure) if embedded::HERE && failure.exit == Exit::Unreachable && nothing_named(&lookup(args, environment)?)? => {
+            embedded::backend(environment, "no daemon", Some(failure.message().to_owned()))
         }
         Err(failure) => Err(failure),
     }
@@ -90,47 +83,14 @@ fn lookup(args: &SolveArgs, environment: &Environment) -> Result<Lookup, Failure
 
 /// Says why a default socket cannot be used.
 #[cfg(unix)]
-fn unusable(address: &Address) -> Option<String> {
-    let Place::Unix(path) = &address.place else { return None };
+pub(crate) fn unusable(address: &Address) -> Option<String> {
+    let roche_engine::buildkit::address::Place::Unix(path) = &address.place else { return None };
     std::os::unix::net::UnixStream::connect(path).err().map(|error| error.to_string())
 }
 
 #[cfg(not(unix))]
-fn unusable(_: &Address) -> Option<String> {
+pub(crate) fn unusable(_: &Address) -> Option<String> {
     None
-}
-
-/// Sets up the embedded engine; `reason` is why it was taken where nobody asked for it.
-#[cfg(target_os = "linux")]
-fn embedded(environment: &Environment, origin: &str, reason: Option<String>) -> Result<Backend, Failure> {
-    let options = local_options(environment)?;
-    let has_store = options.engine.is_some();
-    Ok(Backend {
-        solver: Box::new(Local::new(options)),
-        origin: origin.to_owned(),
-        has_store,
-        embedded: true,
-        notice: reason.map(|reason| format!("building with the embedded engine: {reason}")),
-    })
-}
-
-/// What the embedded engine works with.
-#[cfg(target_os = "linux")]
-pub(crate) fn local_options(environment: &Environment) -> Result<LocalOptions, Failure> {
-    let sockets = engine_sockets(environment.variable("XDG_RUNTIME_DIR").map(Path::new));
-    Ok(LocalOptions {
-        root: environment.cache()?,
-        path: environment.variable("PATH").unwrap_or_default().into(),
-        clock: std::time::SystemTime::now,
-        engine: sockets.into_iter().find(|address| unusable(address).is_none()),
-        registries: RegistryOptions::default(),
-        offline: false,
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn embedded(_: &Environment, _: &str, _: Option<String>) -> Result<Backend, Failure> {
-    Err(Failure::say(Exit::Unreachable, "the embedded engine needs Linux").hint("name a daemon: --addr tcp://HOST:PORT"))
 }
 
 /// Returns the files of TLS, which are for an address that is named, not for docker's contexts.

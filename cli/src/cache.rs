@@ -12,7 +12,7 @@ use roche_engine::local::store::{Entry, EntryKind, Limits, Store};
 use crate::args::{CacheArgs, CacheCommand, PruneArgs};
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
-use crate::{backend, text};
+use crate::{embedded, text};
 
 /// The mode in which usage is looked at: no layer is used.
 const MODE: &str = "housekeeping";
@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &CacheArgs, environment: &Environment) -> Result<(
         crate::note(&format!("{}: nothing is cached yet", folder.display()));
         return Ok(());
     }
-    let engine = Local::new(backend::local_options(environment)?);
+    let engine = Local::new(embedded::options(environment)?);
     let usage = || Store::open(&folder, MODE, SystemTime::now)?.usage();
     let told = match &args.command {
         CacheCommand::Ls => usage().map(|entries| list(&entries, SystemTime::now())),

@@ -6,11 +6,11 @@ use roche_engine::local::{Local, Refusal};
 use roche_engine::solver::{JobOptions, progress_channel};
 
 use crate::args::SolveArgs;
-use crate::backend;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::host::Machine;
 use crate::text;
+use crate::{backend, embedded};
 
 /// Looks at the machine and says what it finds; fails where nothing can build.
 pub(crate) async fn run(environment: &Environment) -> Result<(), Failure> {
@@ -33,7 +33,7 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Failure> {
         Err(failure) => line(&mut said, "no", "daemon", failure.message()),
     }
 
-    let local = Local::new(backend::local_options(environment)?);
+    let local = Local::new(embedded::options(environment)?);
     let probed = local.probe().await?;
     let engine = format!("steps run as {}, cache in {}", probed.ids, environment.cache()?.display());
     let fatal = probed.refusals.iter().any(|refusal| refusal.fatal);

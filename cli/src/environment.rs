@@ -73,6 +73,7 @@ impl Environment {
     }
 
     /// Returns the folder in which results are kept between builds.
+    #[cfg(target_os = "linux")]
     pub(crate) fn cache(&self) -> Result<PathBuf, Failure> {
         // The XDG base directory specification: a relative path is to be ignored.
         let xdg = self.variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());

@@ -91,6 +91,7 @@ impl Failure {
     }
 
     /// What the user can do.
+    #[cfg(target_os = "linux")]
     pub(crate) fn hints(&self) -> &[String] {
         &self.hints
     }

@@ -17,10 +17,12 @@ mod cache;
 #[cfg(target_os = "linux")]
 mod doctor;
 mod dry_run;
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere/embedded.rs")]
+mod embedded;
 mod environment;
 mod error;
 mod files;
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere/host.rs")]
 mod host;
 mod init;
 mod interrupt;

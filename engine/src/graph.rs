@@ -181,6 +181,7 @@ impl Definition {
     }
 
     /// Returns the vertices in the same order, to be kept.
+    #[cfg(target_os = "linux")]
     pub(crate) fn shared_vertices(&self) -> &[Arc<Vertex>] {
         &self.vertices
     }

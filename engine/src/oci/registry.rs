@@ -111,6 +111,7 @@ impl Registry {
     }
 
     /// Returns the HTTP client, for files that are no images.
+    #[cfg(target_os = "linux")]
     pub(crate) fn http_client(&self) -> Client {
         self.client.clone()
     }

@@ -9,9 +9,12 @@ pub(crate) const SYMLINK: u32 = 1 << 27;
 pub(crate) const DEVICE: u32 = 1 << 26;
 pub(crate) const PIPE: u32 = 1 << 25;
 pub(crate) const SOCKET: u32 = 1 << 24;
+#[cfg(unix)]
 const SETUID: u32 = 1 << 23;
+#[cfg(unix)]
 const SETGID: u32 = 1 << 22;
 pub(crate) const CHAR_DEVICE: u32 = 1 << 21;
+#[cfg(unix)]
 const STICKY: u32 = 1 << 20;
 /// Set where a file is neither regular nor one of the types above.
 pub(crate) const IRREGULAR: u32 = 1 << 19;
@@ -20,6 +23,7 @@ pub(crate) const IRREGULAR: u32 = 1 << 19;
 pub(crate) const TYPE: u32 = DIR | SYMLINK | DEVICE | PIPE | SOCKET | CHAR_DEVICE | IRREGULAR;
 
 /// Translates `st_mode`.
+#[cfg(unix)]
 pub(super) fn from_unix(mode: u32) -> u32 {
     let kind = match mode & 0o170_000 {
         0o040_000 => DIR,
@@ -35,7 +39,7 @@ pub(super) fn from_unix(mode: u32) -> u32 {
     (mode & 0o777) | kind | flag(0o4000, SETUID) | flag(0o2000, SETGID) | flag(0o1000, STICKY)
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
