@@ -1,14 +1,14 @@
 //! Runs the vertices of definitions: each once, as soon as its inputs are there, side by side.
 //!
 //! Invariant: within one job a vertex runs once however many definitions hold it, unless it failed;
-//! the first failure ends everything that the job runs. Nothing here recurses, so the depth of a
-//! graph is no limit.
+//! the first failure ends everything that the job runs, at once, and is what its caller is told.
+//! Nothing here recurses, so the depth of a graph is no limit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::report::{Report, Reporter};
@@ -38,6 +38,7 @@ pub(super) struct Scheduler<O> {
     operator: Arc<O>,
     reporter: Reporter,
     state: Mutex<State>,
+    failure: Arc<Failure>,
 }
 
 #[derive(Default)]
@@ -51,13 +52,46 @@ struct State {
 enum Progressed {
     Running,
     Done(Arc<Outputs>),
-    /// Taken by the first who asks; for the others the job was cancelled.
-    Failed(Arc<Mutex<Option<Error>>>),
+    /// It failed, or what it stands on did; the job's [`Failure`] says why.
+    Failed,
+}
+
+/// The first failure of a job, until somebody is told of it.
+#[derive(Default)]
+struct Failure {
+    error: Mutex<Option<Error>>,
+    happened: Notify,
+}
+
+impl Failure {
+    /// Keeps the first failure; what follows from it is not of interest.
+    fn set(&self, error: Error) {
+        self.cell().get_or_insert(error);
+        self.happened.notify_one();
+    }
+
+    /// Waits for a failure that nobody was told of.
+    async fn next(&self) -> Error {
+        loop {
+            if let Some(error) = self.take() {
+                return error;
+            }
+            self.happened.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<Error> {
+        self.cell().take()
+    }
+
+    fn cell(&self) -> MutexGuard<'_, Option<Error>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<O: Operate> Scheduler<O> {
     pub(super) fn new(operator: Arc<O>, reporter: Reporter) -> Self {
-        Self { operator, reporter, state: Mutex::default() }
+        Self { operator, reporter, state: Mutex::default(), failure: Arc::default() }
     }
 
     /// Solves a definition and returns the result at its target.
@@ -65,14 +99,17 @@ impl<O: Operate> Scheduler<O> {
         let fresh = self.start(definition);
         self.reporter.announce(&fresh).await;
         let target = definition.target();
-        let outputs = match self.wait(target.vertex).await {
-            Ok(outputs) => outputs,
-            Err(error) => {
-                self.stop().await;
-                return Err(error);
-            }
+        let solved = tokio::select! {
+            // Not what waits for it: that may be behind something that takes long.
+            error = self.failure.next() => Err(error),
+            outputs = self.wait(target.vertex) => match outputs {
+                Some(outputs) => return output(&outputs, target),
+                // Another solve of the job was told why, or the job was cancelled.
+                None => Err(self.failure.take().unwrap_or(Error::Cancelled)),
+            },
         };
-        output(&outputs, target)
+        self.stop().await;
+        solved
     }
 
     /// Ends everything that runs and waits until it has let go.
@@ -97,14 +134,21 @@ impl<O: Operate> Scheduler<O> {
                 vertex.op.kind.inputs().into_iter().map(|edge| (edge, state.vertices[&edge.vertex].clone())).collect();
             let (tell, progressed) = watch::channel(Progressed::Running);
             state.vertices.insert(vertex.digest, progressed);
-            state.tasks.spawn(run(Arc::clone(&self.operator), self.reporter.clone(), Arc::clone(vertex), inputs, tell));
+            state.tasks.spawn(run(
+                Arc::clone(&self.operator),
+                self.reporter.clone(),
+                Arc::clone(vertex),
+                inputs,
+                tell,
+                Arc::clone(&self.failure),
+            ));
             fresh.push(Arc::clone(vertex));
         }
         fresh
     }
 
-    async fn wait(&self, vertex: Digest) -> Result<Arc<Outputs>, Error> {
-        let Some(progressed) = self.lock().vertices.get(&vertex).cloned() else { return Err(Error::Cancelled) };
+    async fn wait(&self, vertex: Digest) -> Option<Arc<Outputs>> {
+        let progressed = self.lock().vertices.get(&vertex).cloned()?;
         ended(progressed).await
     }
 
@@ -120,12 +164,17 @@ async fn run<O: Operate>(
     vertex: Arc<Vertex>,
     inputs: Vec<(Edge, watch::Receiver<Progressed>)>,
     tell: watch::Sender<Progressed>,
+    failure: Arc<Failure>,
 ) {
     let mut refs = Vec::with_capacity(inputs.len());
     for (edge, progressed) in inputs {
-        match ended(progressed).await.and_then(|outputs| output(&outputs, edge)) {
+        let Some(outputs) = ended(progressed).await else {
+            tell.send_replace(Progressed::Failed);
+            return;
+        };
+        match output(&outputs, edge) {
             Ok(snapshot) => refs.push(snapshot),
-            Err(error) => return fail(&tell, error),
+            Err(error) => return fail(&tell, &failure, error),
         }
     }
     let report = reporter.start(&vertex).await;
@@ -136,25 +185,21 @@ async fn run<O: Operate>(
         }
         Err(error) => {
             report.failed(&error).await;
-            fail(&tell, error);
+            fail(&tell, &failure, error);
         }
     }
 }
 
-fn fail(tell: &watch::Sender<Progressed>, error: Error) {
-    tell.send_replace(Progressed::Failed(Arc::new(Mutex::new(Some(error)))));
+fn fail(tell: &watch::Sender<Progressed>, failure: &Failure, error: Error) {
+    failure.set(error);
+    tell.send_replace(Progressed::Failed);
 }
 
-async fn ended(mut progressed: watch::Receiver<Progressed>) -> Result<Arc<Outputs>, Error> {
-    // A sender that is gone without a word was cancelled.
-    let Ok(progressed) = progressed.wait_for(|state| !matches!(state, Progressed::Running)).await.map(|state| state.clone())
-    else {
-        return Err(Error::Cancelled);
-    };
-    match progressed {
-        Progressed::Done(outputs) => Ok(outputs),
-        Progressed::Failed(error) => Err(error.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(Error::Cancelled)),
-        Progressed::Running => Err(Error::Cancelled),
+/// Waits for a vertex; nothing where it failed or was cancelled (its sender is gone without a word).
+async fn ended(mut progressed: watch::Receiver<Progressed>) -> Option<Arc<Outputs>> {
+    match &*progressed.wait_for(|state| !matches!(state, Progressed::Running)).await.ok()? {
+        Progressed::Done(outputs) => Some(Arc::clone(outputs)),
+        Progressed::Failed | Progressed::Running => None,
     }
 }
 
@@ -162,3 +207,6 @@ fn output(outputs: &Outputs, edge: Edge) -> Result<Ref, Error> {
     let missing = || Error::Integrity(format!("{} has no output {}", edge.vertex, edge.output));
     outputs.get(&edge.output).cloned().ok_or_else(missing)
 }
+
+#[cfg(test)]
+mod tests;
