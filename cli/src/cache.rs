@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &CacheArgs, environment: &Environment) -> Result<(
         CacheCommand::Prune(args) => prune(&engine, args).await,
         CacheCommand::Verify { repair } => return verify(&engine, *repair, &folder).await,
     };
-    crate::write_stdout(told.map_err(|error| of_the_cache(error, &folder))?.as_bytes())
+    crate::write_stdout(told?.as_bytes())
 }
 
 async fn prune(engine: &Local, args: &PruneArgs) -> Result<String, roche_engine::Error> {
@@ -45,7 +45,7 @@ async fn prune(engine: &Local, args: &PruneArgs) -> Result<String, roche_engine:
 }
 
 async fn verify(engine: &Local, repair: bool, folder: &Path) -> Result<(), Failure> {
-    let verified = engine.verify(repair).await.map_err(|error| of_the_cache(error, folder))?;
+    let verified = engine.verify(repair).await?;
     let mut said = String::new();
     for damage in &verified.damaged {
         let dropped = if damage.dropped { "; dropped" } else { "" };
@@ -170,15 +170,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 fn number_and_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     (&text[..end], text[end..].trim())
-}
-
-/// A failure of the cache is none of the project, whatever file it is about.
-fn of_the_cache(error: roche_engine::Error, folder: &Path) -> Failure {
-    let failure = match &error {
-        roche_engine::Error::File { source, .. } if !crate::error::exhausted(source) => Failure::new(Exit::Configuration, &error),
-        _ => return Failure::from(error),
-    };
-    failure.hint(format!("if nothing else helps, remove it as a whole: rm -rf {}", folder.display()))
 }
 
 #[cfg(test)]

@@ -50,6 +50,9 @@ impl Exit {
     }
 }
 
+/// What helps against every failure of the cache.
+const ANOTHER_CACHE: &str = "keep the cache in another folder: export XDG_CACHE_HOME=FOLDER";
+
 /// A failure as the user sees it: one line, what caused it, and what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -142,6 +145,8 @@ impl From<EngineError> for Failure {
             EngineError::Resource(_) => Exit::Resource,
             EngineError::File { source, .. } | EngineError::Output { source, .. } if exhausted(source) => Exit::Resource,
             EngineError::File { .. } => Exit::Project,
+            EngineError::Store { source, .. } if exhausted(source) || forbidden(source) => Exit::Resource,
+            EngineError::Store { .. } => Exit::Configuration,
             EngineError::Output { .. } => Exit::Usage,
             EngineError::Cancelled => Exit::Interrupted,
             _ => Exit::Daemon,
@@ -156,6 +161,11 @@ impl From<EngineError> for Failure {
             EngineError::Output { .. } if exit == Exit::Usage => {
                 failure.hint("name another place for the output: -o type=oci,dest=FILE, or -o FOLDER")
             }
+            EngineError::Store { source, .. } if exhausted(source) => {
+                failure.hint("remove what is not in use: roche cache prune").hint(ANOTHER_CACHE)
+            }
+            EngineError::Store { source, .. } if forbidden(source) => failure.hint(ANOTHER_CACHE),
+            EngineError::Store { .. } => failure.hint("drop what is damaged: roche cache verify --repair").hint(ANOTHER_CACHE),
             EngineError::Connect { reason, .. } if reason.to_lowercase().contains("permission denied") => failure
                 .hint("add yourself to the group that owns the socket: sudo usermod -aG docker \"$USER\", then log in again"),
             EngineError::Unsupported { .. } => failure.hint("use a newer daemon, or leave out what it lacks"),
@@ -218,6 +228,17 @@ pub(crate) fn exhausted(error: &std::io::Error) -> bool {
     EngineError::is_exhausted(error)
 }
 
+/// Says whether a file may not be touched: of the cache that is the same as a disk that is read-only.
+fn forbidden(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied
+}
+
+/// A failure of the folder in which results are kept.
+#[cfg(target_os = "linux")]
+pub(crate) fn cache(path: &std::path::Path, source: std::io::Error) -> Failure {
+    EngineError::Store { path: path.to_owned(), source }.into()
+}
+
 /// A failure to write one of the user's files.
 pub(crate) fn unwritable(path: &std::path::Path, error: &std::io::Error) -> Failure {
     let exit = if exhausted(error) { Exit::Resource } else { Exit::Usage };
@@ -248,6 +269,25 @@ mod tests {
             assert_eq!(failure.exit, exit);
             assert!(failure.render().starts_with("error: w.tar cannot be written: "), "{}", failure.render());
             assert!(!failure.render().contains("functions.rs"), "{}", failure.render());
+        }
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_used_is_no_matter_of_the_project() {
+        use std::io::ErrorKind as Kind;
+        let table = [
+            (Kind::StorageFull, Exit::Resource, "roche cache prune"),
+            (Kind::QuotaExceeded, Exit::Resource, "roche cache prune"),
+            (Kind::ReadOnlyFilesystem, Exit::Resource, "XDG_CACHE_HOME"),
+            (Kind::PermissionDenied, Exit::Resource, "XDG_CACHE_HOME"),
+            (Kind::Other, Exit::Configuration, "roche cache verify"),
+        ];
+        for (kind, exit, hint) in table {
+            let failure = Failure::from(EngineError::Store { path: "/c/index.db".into(), source: kind.into() });
+            let said = failure.render();
+            assert_eq!(failure.exit, exit, "{said}");
+            assert!(said.starts_with("error: the cache: /c/index.db: ") && said.contains(hint), "{said}");
+            assert!(said.contains("XDG_CACHE_HOME") && !said.contains("functions.rs"), "{said}");
         }
     }
 

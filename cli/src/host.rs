@@ -83,7 +83,7 @@ fn unreadable(error: &tokio::task::JoinError) -> Failure {
 }
 
 fn find(cache: &Path, project: &Path, variables: &BTreeMap<String, String>) -> Result<Toolchain, Failure> {
-    fs::create_dir_all(cache).map_err(|error| crate::error::unwritable(cache, &error))?;
+    fs::create_dir_all(cache).map_err(|error| crate::error::cache(cache, error))?;
     let work =
         tempfile::tempdir().map_err(|error| Failure::say(Exit::Resource, format!("no temporary folder can be made: {error}")))?;
     let digests = cache.join("toolchain.json");
@@ -118,7 +118,7 @@ fn crates(cache: &Path, narrate: bool) -> Result<Vendored, Failure> {
     if narrate {
         note("fetching the service's crates with cargo");
     }
-    let unwritable = |error: std::io::Error| crate::error::unwritable(&place, &error);
+    let unwritable = |error| crate::error::cache(&place, error);
     let above = cache.join("crates");
     fs::create_dir_all(&above).map_err(unwritable)?;
     let work = tempfile::Builder::new().prefix(".new-").tempdir_in(&above).map_err(unwritable)?;

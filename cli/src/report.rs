@@ -20,6 +20,7 @@ use crate::backend::Backend;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::outputs::Output;
+use crate::progress::trace::VertexTrace;
 use crate::progress::{Display, Trace};
 use crate::{files, text};
 
@@ -157,20 +158,44 @@ impl Report<'_> {
 
 /// Shows the last lines of the step that failed, and points the failure to them.
 pub(crate) fn explain(failure: Failure, trace: &Trace, display: Display, environment: &Environment) -> Failure {
-    let Some(lines) = last_lines(&failure, trace, display, environment.colour()) else { return failure };
+    let lines = last_lines(&failure, trace, display, environment.colour());
+    let failure = exhausted(failure, trace);
+    let Some(lines) = lines else { return failure };
     let _ = std::io::stderr().lock().write_all(lines.as_bytes());
     failure.adding("; its last lines are above")
 }
 
-/// The last lines of the step that failed, where it wrote any and standard error is for people.
-fn last_lines(failure: &Failure, trace: &Trace, display: Display, colour: bool) -> Option<String> {
-    if failure.exit != Exit::Build || display == Display::RawJson {
+/// A step that failed for want of room says so in its own words, in those of the C library: that is no
+/// fault of what is built.
+fn exhausted(mut failure: Failure, trace: &Trace) -> Failure {
+    let full = |line: &String| {
+        let line = line.to_lowercase();
+        line.contains("no space left on device") || line.contains("disk quota exceeded")
+    };
+    if failed(&failure, trace).is_some_and(|step| step.tail(FAILURE_LINES).iter().any(full)) {
+        failure.exit = Exit::Resource;
+        return failure.caused_by("the step had no space left to write to");
+    }
+    failure
+}
+
+/// The step that failed, where one did.
+fn failed<'a>(failure: &Failure, trace: &'a Trace) -> Option<&'a VertexTrace> {
+    if failure.exit != Exit::Build {
         return None;
     }
-    let vertex = match failure.vertex {
+    match failure.vertex {
         Some(digest) => trace.vertex(digest),
         None => trace.vertices.iter().find(|vertex| !vertex.error.is_empty() && !vertex.error.ends_with("context canceled")),
-    }?;
+    }
+}
+
+/// The last lines of the step that failed, where it wrote any and standard error is for people.
+fn last_lines(failure: &Failure, trace: &Trace, display: Display, colour: bool) -> Option<String> {
+    if display == Display::RawJson {
+        return None;
+    }
+    let vertex = failed(failure, trace)?;
     let lines = vertex.tail(FAILURE_LINES);
     if lines.is_empty() {
         return None;
@@ -189,6 +214,24 @@ mod tests {
     use roche_engine::{Digest, Error};
 
     use super::*;
+
+    #[test]
+    fn a_step_that_found_the_disk_full_is_a_matter_of_room() {
+        for (wrote, exit) in [
+            ("error: could not write output: No space left on device (os error 28)", Exit::Resource),
+            ("write /x: disk quota exceeded", Exit::Resource),
+            ("there is space left on this device", Exit::Build),
+        ] {
+            let digest = Digest::of(b"step");
+            let data = format!("{wrote}\nand more\n").into_bytes();
+            let mut trace = Trace::default();
+            let logs = vec![LogProgress { vertex: digest, stream: 2, data, timestamp: None }];
+            trace.fold(Progress { logs, ..Progress::default() });
+            let step = Error::Step { vertex: Some(digest), name: "x".into(), exit_code: Some(1), reason: String::new() };
+            assert_eq!(exhausted(Failure::from(step), &trace).exit, exit, "{wrote}");
+            assert_eq!(exhausted(Failure::say(Exit::Usage, "other"), &trace).exit, Exit::Usage);
+        }
+    }
 
     #[test]
     fn the_last_lines_are_those_of_the_step_that_failed() {

@@ -69,6 +69,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The folder in which the embedded solver keeps its results could not be used.
+    #[error("the cache: {}: {source}", path.display())]
+    Store {
+        /// The file or folder in it.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// An output could not be written.
     #[error("{} cannot be written: {source}", path.display())]
     Output {

@@ -130,7 +130,7 @@ impl Operator {
             .await?;
         let made = self
             .store(move |store| {
-                writer.flush().map_err(|source| Error::File { path: store.root().to_owned(), source })?;
+                writer.flush().map_err(|source| Error::Store { path: store.root().to_owned(), source })?;
                 let (digest, size_bytes) = writer.commit(store, Some(&compressed.digest))?;
                 let blob = Descriptor::new(Compression::Gzip.media_type(), digest, size_bytes);
                 remember(store, layer, compressed.diff_id, &blob)?;

@@ -125,7 +125,7 @@ impl Operator {
                 let kind = Kind::File { size_bytes, digest };
                 let node = Node { mode, uid, gid, mtime_ns: 0, xattrs: BTreeMap::new(), kind };
                 tree.nodes.insert(name.clone().into_bytes(), node);
-                let folder = File::open(work.path()).map_err(|source| Error::File { path: work.path().to_owned(), source })?;
+                let folder = File::open(work.path()).map_err(|source| Error::Store { path: work.path().to_owned(), source })?;
                 let made = self.layer_of(tree, folder, &[]).await?;
                 Ok([(0, made)].into())
             }),
@@ -142,7 +142,7 @@ impl Operator {
             return Err(failed(format!("the server answers {status}"), status.is_server_error()));
         }
         let path = work.path().join(name);
-        let wrong = |source| Error::File { path: path.clone(), source };
+        let wrong = |source| Error::Store { path: path.clone(), source };
         let mut file = tokio::fs::File::create(&path).await.map_err(wrong)?;
         let (mut hash, mut size_bytes) = (Sha256::new(), 0_u64);
         let mut answer = answer;

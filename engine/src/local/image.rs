@@ -70,7 +70,7 @@ impl Operator {
             let read = |digest: &Digest| -> Result<Option<Vec<u8>>, Error> {
                 let Some(mut file) = store.blob(digest)? else { return Ok(None) };
                 let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).map_err(|source| Error::File { path: store.blob_path(digest), source })?;
+                file.read_to_end(&mut bytes).map_err(|source| Error::Store { path: store.blob_path(digest), source })?;
                 Ok(Some(bytes))
             };
             let Some(manifest) = read(&manifest)? else { return Ok(None) };

@@ -36,7 +36,7 @@ impl Operator {
 /// Reads the tree that a worker wrote, for what the index keeps of it.
 pub(super) fn measure(work: &WorkDir) -> Result<(Digest, u64), Error> {
     let path = work.path().join("tree");
-    let bytes = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+    let bytes = std::fs::read(&path).map_err(|source| Error::Store { path: path.clone(), source })?;
     let tree = Tree::decode(&bytes).map_err(|error| Error::Integrity(format!("{}: {error}", path.display())))?;
     let size_bytes = tree.nodes.values().map(|node| match node.kind {
         Kind::File { size_bytes, .. } => size_bytes,

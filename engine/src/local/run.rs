@@ -83,13 +83,7 @@ impl Operator {
         let (answer, taken, ()) = tokio::join!(worker.answer(), taking, complaint);
         let taken = taken.unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()));
         match answer.map_err(broken)? {
-            Answer::Done => taken.map_err(|source| {
-                if Error::is_exhausted(&source) {
-                    Error::Resource(source.to_string())
-                } else {
-                    Error::File { path: self.store.root().to_owned(), source }
-                }
-            }),
+            Answer::Done => taken.map_err(|source| Error::Store { path: self.store.root().to_owned(), source }),
             _ => Err(nonsense("packing")),
         }
     }

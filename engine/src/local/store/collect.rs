@@ -57,7 +57,7 @@ impl Store {
         // First, since the index needs room itself and the disk may be full; what resists is said below.
         let _ = self.sweep(remove);
         let (collected, gone) = match self.forget(limits) {
-            Err(Error::Resource(_)) => {
+            Err(error) if fault::is_full(&error) => {
                 reserve::spend(&self.root);
                 self.forget(limits)?
             }

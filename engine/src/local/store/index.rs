@@ -22,7 +22,7 @@ use super::fault::{self, Fault};
 use crate::Error;
 
 /// The schema that this code reads and writes.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// How long another process's transaction is waited for; it may be waiting for a slow disk.
 const BUSY: Duration = Duration::from_secs(120);
 
@@ -71,7 +71,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Opens the index; nothing where it is missing, unfinished or damaged.
+    /// Opens the index; nothing where it is missing, unfinished, damaged or of an older version.
     ///
     /// Fails where a newer version of this code has written it.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
@@ -79,7 +79,7 @@ impl Index {
             return Ok(None);
         }
         match Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE) {
-            Ok((_, 0)) => Ok(None),
+            Ok((_, ..SCHEMA)) => Ok(None),
             Ok((connection, SCHEMA)) => Ok(Some(Self { connection: Mutex::new(connection), path: path.to_owned() })),
             Ok((_, schema)) => Err(fault::unusable(
                 path,
@@ -175,7 +175,11 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => true,
         rusqlite::Error::IntegralValueOutOfRange(..) => true,
-        error => matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)),
+        // What refers to nothing, and a column that is not there, are no index of ours.
+        error => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation | ErrorCode::Unknown)
+        ),
     }
 }
 
@@ -184,12 +188,10 @@ fn explain(path: &Path, error: rusqlite::Error) -> Error {
         return Error::Integrity(format!("{}: {error}; the index is made anew at the next start", path.display()));
     }
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory) => fault::full(path, &error.to_string()),
-        Some(ErrorCode::ReadOnly) => fault::full(path, "read-only"),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             fault::unusable(path, format!("another process has been writing for {} s; wait until it ends", BUSY.as_secs()))
         }
-        _ => Error::File { path: path.to_owned(), source: std::io::Error::other(error) },
+        _ => fault::sqlite(path, &error),
     }
 }
 
@@ -210,7 +212,7 @@ mod tests {
         index.write(|tx| Ok(tx.pragma_update(None, "user_version", 7)?)).unwrap();
         drop(index);
         let error = Index::open(&folder.path().join("index.db")).unwrap_err().to_string();
-        assert!(error.contains("schema 7, this version knows 1"), "{error}");
+        assert!(error.contains("schema 7, this version knows 2"), "{error}");
     }
 
     #[test]

@@ -210,7 +210,7 @@ mod tests {
         let store = opened(folder.path());
         let work = store.allocate_work().unwrap();
         let error = store.commit_layer(work, &Digest::of(b""), 0).unwrap_err();
-        assert!(matches!(&error, Error::File { path, .. } if path.ends_with("tree")), "{error}");
+        assert!(matches!(&error, Error::Store { path, .. } if path.ends_with("tree")), "{error}");
         let work = store.allocate_work().unwrap();
         fs::write(work.path().join("tree"), "t").unwrap();
         assert!(store.commit_layer(work, &Digest::of(b""), 0).is_err());

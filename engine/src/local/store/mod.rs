@@ -278,6 +278,25 @@ mod tests {
     }
 
     #[test]
+    fn an_index_of_an_older_version_or_of_other_tables_is_made_anew_from_the_files() {
+        for spoil in ["PRAGMA user_version = 1", "DROP TABLE facts; DROP TABLE holds"] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = opened(folder.path());
+            let digest = store.put(b"blob").unwrap();
+            let kept = layer(&store, "kept");
+            store.index.write(|tx| Ok(tx.execute_batch(spoil)?)).unwrap();
+            drop(store);
+            // Tables that are not there are met in use, once.
+            let _ = Store::open(folder.path(), "single", noon).map(|store| store.contains(&digest));
+            let store = opened(folder.path());
+            assert!(store.contains(&digest).unwrap(), "{spoil}");
+            assert_eq!(layer(&store, "kept"), kept, "{spoil}");
+            let version = store.index.read(|tx| Ok(tx.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?));
+            assert_eq!(version.unwrap(), 2);
+        }
+    }
+
+    #[test]
     fn an_index_that_another_process_uses_is_not_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let store = opened(folder.path());
