@@ -13,11 +13,15 @@ mod harness;
 
 mod bad_input;
 mod cli;
+mod crowd;
 mod daemon;
 mod dockerfile;
 mod embedded;
 mod failures;
 mod fresh;
+mod full;
+mod hostile;
+mod kills;
 mod outputs;
 mod plan;
 mod progress;

@@ -5,6 +5,9 @@
 //! - [`Project`]: a function project in a folder of its own.
 //! - [`Proxy`]: stands between the program and a daemon, and breaks things.
 //! - [`Trace`]: progress in the rawjson form, read back.
+//! - [`OwnRegistry`]: a registry in the test itself, which counts.
+//! - [`Site`]: a project, images and a cache for releases by the embedded engine.
+//! - [`Campaign`]: many cells of one kind, drawn from a seed.
 //!
 //! A test that needs a daemon is a function of `&Daemon` and one macro line:
 //!
@@ -21,27 +24,35 @@
 //! It then runs as `theme::an_edit_is_served::docker20` and `…::docker26`.
 
 mod build_image;
+mod campaign;
 mod container;
 mod daemon;
 mod ended;
 mod files;
 mod http;
+mod own_registry;
 mod process;
 mod project;
 mod proxy;
+mod remains;
 mod roche;
+mod site;
 mod trace;
 
 pub(crate) use build_image::{Sleeping, dated_2100, with_cargo};
+pub(crate) use campaign::{Campaign, Random, cells};
 pub(crate) use container::Container;
 pub(crate) use daemon::{Daemon, Tag, image, registry};
 pub(crate) use ended::Ended;
 pub(crate) use files::{Entry, contains, files};
 pub(crate) use http::request;
+pub(crate) use own_registry::{OwnRegistry, busybox, layer};
 pub(crate) use process::{mebibytes, processes};
 pub(crate) use project::{Project, fixture, unique};
 pub(crate) use proxy::{Fault, Proxy};
+pub(crate) use remains::all_in;
 pub(crate) use roche::{Roche, Running};
+pub(crate) use site::{Site, Stand};
 pub(crate) use trace::Trace;
 
 /// Makes `#[test]`s of a function of `&Daemon`: one for each daemon that tests run on.

@@ -96,12 +96,24 @@ impl Roche {
         fs::copy(self.command.get_program(), &copy).expect("the program is copied");
         let opened = Command::new("chmod").args(["-R", "a+rwX"]).arg(self.home.path()).status().expect("chmod runs");
         assert!(opened.success(), "the home was not opened");
+        self = self.program(&copy);
+        self.command.uid(65534).gid(65534);
+        self
+    }
+
+    /// Runs a copy of the program.
+    pub(crate) fn program(mut self, copy: &Path) -> Self {
         let mut command = Command::new(copy);
         command.env_clear().stdin(Stdio::null()).current_dir(self.command.get_current_dir().expect("set by new"));
         command.args(self.command.get_args());
         command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.uid(65534).gid(65534);
         self.command = command;
+        self
+    }
+
+    /// Runs as a user and the group of the same number.
+    pub(crate) fn user(mut self, id: u32) -> Self {
+        self.command.uid(id).gid(id);
         self
     }
 
@@ -152,6 +164,26 @@ impl Running {
     pub(crate) fn check_alive(&mut self) {
         let ended = self.poll();
         assert!(ended.is_none(), "{} has ended ({ended:?}):\n{}", self.line, self.stderr.text());
+    }
+
+    /// What it has said on standard error until now.
+    pub(crate) fn said(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the child is ours").is_some()
+    }
+
+    /// Ends it by SIGKILL; says whether it ran until then.
+    pub(crate) fn kill(mut self) -> bool {
+        let ran = !self.has_ended();
+        if ran {
+            self.child.kill().expect("the child is ours");
+            self.child.wait().expect("the child is ours");
+        }
+        ran
     }
 
     /// Sends a signal by its name, such as `INT`.

@@ -107,6 +107,7 @@ impl ImageConfig {
 
     /// Makes the config of an image with one more layer for each of `layers`, which say what made them.
     fn derive(mut self, platform: &Platform, layers: &[&str], change: impl FnOnce(&mut Map<String, Value>)) -> Vec<u8> {
+        let base_layers = self.0.get("rootfs").and_then(|rootfs| rootfs["diff_ids"].as_array()).map_or(0, Vec::len);
         // The exporter knows the layers; what ran to make the base is not the image's.
         for gone in ["rootfs", "container", "container_config", "id", "parent"] {
             self.0.remove(gone);
@@ -123,6 +124,9 @@ impl ImageConfig {
             *history = json!([]);
         }
         if let Some(history) = history.as_array_mut() {
+            let told = history.iter().filter(|step| step["empty_layer"] != json!(true)).count();
+            // A history may be left out, and one that is there has to tell of every layer.
+            history.extend((told..base_layers).map(|_| json!({ "created": EPOCH })));
             let entry = |by: &&str| json!({ "created": EPOCH, "created_by": by, "comment": "roche" });
             history.extend(layers.iter().map(entry));
         }
@@ -236,6 +240,18 @@ mod tests {
         assert_eq!(image["config"]["Env"], json!([format!("PATH={DEFAULT_PATH}"), "PORT=8080"]));
         assert_eq!(image["config"]["Cmd"], json!(["/app/roche-service"]));
         assert_eq!(image["history"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_history_tells_of_every_layer_of_the_base() {
+        let steps = |history: Value| {
+            let base = json!({ "rootfs": { "type": "layers", "diff_ids": ["a", "b"] }, "history": history });
+            let image = release(base, Entrypoint::Script);
+            image["history"].as_array().unwrap().iter().filter(|step| step["empty_layer"] != json!(true)).count()
+        };
+        for history in [json!(null), json!([]), json!([{ "empty_layer": true }, {}]), json!([{}, {}])] {
+            assert_eq!(steps(history.clone()), 3, "{history}");
+        }
     }
 
     #[test]
