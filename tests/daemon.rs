@@ -42,7 +42,7 @@ fn a_connection_that_breaks_anywhere_is_an_error_or_a_whole_release(daemon: &Dae
     let project = Project::hello("hello");
     let all = bytes_of_a_release(daemon, &project);
     println!("\na release takes {all} bytes from {}\n{:>8} {:>5} {:>8}  message", daemon.name, "cut at", "code", "seconds");
-    let mut broken = Vec::new();
+    let (mut broken, mut errors, mut whole) = (Vec::new(), 0, 0);
     // The soak cuts at 200 places, a plain run at a sample of them.
     let sample = vec![0, 1, 60, 200, all / 16, all / 8, all / 4, all / 2, all * 3 / 4, all * 15 / 16, all - 1];
     let places = if std::env::var_os("ROCHE_SOAK").is_some() { (0..200).map(|i| all * i / 200).collect() } else { sample };
@@ -52,15 +52,20 @@ fn a_connection_that_breaks_anywhere_is_an_error_or_a_whole_release(daemon: &Dae
         let (code, message) = (ended.status.code().unwrap_or(-1), ended.lines("error: ").join(" / "));
         println!("{at:>8} {code:>5} {:>8.1}  {message}", ended.elapsed.as_secs_f32());
         let verdict = match code {
-            0 if daemon.has_image(&tag.name) => Ok(()),
+            0 if daemon.has_image(&tag.name) => {
+                whole += 1;
+                Ok(())
+            }
             0 => Err("success without an image".to_string()),
             5 => ended.check_failure(5, &[]),
             _ => ended.check_failure(6, &[]),
         };
+        errors += usize::from(code != 0);
         if let Err(reason) = verdict {
             broken.push(format!("cut at {at}: {reason}\n{}", ended.story()));
         }
     }
+    println!("{}: {errors} cuts gave an error, {whole} a whole release, {} are broken", daemon.name, broken.len());
     assert!(broken.is_empty(), "{} places are broken\n{}", broken.len(), broken.join("\n"));
 }
 

@@ -253,7 +253,10 @@ fn a_release_that_is_told_to_stop_stops_and_leaves_nothing() {
                         panic!("{reason}\n{}", ended.story());
                     }
                     let old = std::fs::read(stand.archive()).unwrap() == b"old";
-                    assert!(old || counted(&ended.stderr) + 4 > bench.events[found as usize], "cancelled, and yet the archive is new");
+                    assert!(
+                        old || counted(&ended.stderr) + 4 > bench.events[found as usize],
+                        "cancelled, and yet the archive is new"
+                    );
                     format!("{code} after {:.2} s", ended.waited.as_secs_f32())
                 }
             };

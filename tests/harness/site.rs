@@ -116,7 +116,15 @@ impl Site {
     /// the rawjson form.
     pub(crate) fn release(&self, stand: &Stand) -> Roche {
         let call = Roche::new(&self.project()).args(["release", "--builder", "embedded"]);
-        let call = call.env("BUILDKIT_PROGRESS", "rawjson").args(["-b", &self.build, "-r", &self.runtime, "-t", "example.invalid/shop:1", "-o"]);
+        let call = call.env("BUILDKIT_PROGRESS", "rawjson").args([
+            "-b",
+            &self.build,
+            "-r",
+            &self.runtime,
+            "-t",
+            "example.invalid/shop:1",
+            "-o",
+        ]);
         let call = call.arg(format!("type=oci,dest={}", stand.archive().display()));
         self.set(call.arg("--iidfile").arg(stand.out().join("id")), stand)
     }

@@ -71,7 +71,7 @@ impl Operator {
         let Answer::Exec(ended) = self.run_logged(Work::Exec(step), report).await? else {
             return Err(super::run::nonsense("running a step"));
         };
-        judge(vertex, exec, &ended)?;
+        judge(vertex, exec, &ended).map_err(|error| self.for_want_of_room(error))?;
         let mut outputs: Outputs = prepared.unchanged;
         for (number, begun) in prepared.begun {
             outputs.insert(number, self.finish(begun, ended.copied).await?);

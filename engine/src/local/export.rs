@@ -40,7 +40,7 @@ impl LocalJob {
         let exports = operator.options.exports.clone();
         let mut image = None;
         if exports.iter().any(is_image) {
-            let made = operator.assemble(made.layers()?, &config, report).await?;
+            let made = operator.assemble(made.layers()?, &config, report).await.map_err(|error| operator.in_the_cache(error))?;
             let descriptor = serde_json::to_vec(&made.descriptor).expect("a descriptor is JSON");
             response.insert(DIGEST.to_owned(), made.descriptor.digest.to_string());
             response.insert(CONFIG_DIGEST.to_owned(), made.manifest.config.digest.to_string());

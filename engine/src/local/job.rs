@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -63,6 +64,12 @@ const CAPS: &[&str] = &[
     "soruce.http.uidgid",
 ];
 
+/// How long ending a job may take: a signal to stop is obeyed within two seconds.
+const LET_GO: Duration = Duration::from_secs(1);
+/// How often what resists is removed again, and after how long.
+const SWEEPS: u32 = 5;
+const SWEEP: Duration = Duration::from_millis(20);
+
 /// A build.
 pub(super) struct LocalJob {
     pub(super) operator: Arc<Operator>,
@@ -79,6 +86,9 @@ impl LocalJob {
             return Err(unsupported(&format!("caches of the kind {} beside its own", cache.kind)));
         }
         let operator = Arc::new(operator);
+        let sweeping = Arc::clone(&operator);
+        // What killed jobs left behind takes room; what resists is no reason to fail.
+        tokio::spawn(async move { sweeping.sweep().await });
         let scheduler = Scheduler::new(Arc::clone(&operator), operator.reporter.clone());
         Ok(Self { operator, scheduler, results: Mutex::default(), trees: Mutex::default() })
     }
@@ -127,6 +137,7 @@ impl Job for LocalJob {
                 Ok(ResolvedImage { digest: Some(found.digest), config: found.image.config_bytes })
             }
             Err(error) => {
+                let error = self.operator.in_the_cache(error);
                 report.failed(&error).await;
                 Err(error)
             }
@@ -174,6 +185,33 @@ impl Job for LocalJob {
 
     async fn cancel(self: Box<Self>) {
         self.scheduler.stop().await;
+    }
+}
+
+impl Drop for LocalJob {
+    /// Ends what still runs, and removes what it leaves half made. A job is dropped for a failure or
+    /// a signal as well, and the process may end right after that: so it is waited for.
+    fn drop(&mut self) {
+        let (mut tasks, operator) = (self.scheduler.take(), Arc::clone(&self.operator));
+        let clean = async move {
+            tasks.shutdown().await;
+            // Processes that were killed just now may still have made a file.
+            for _ in 0..SWEEPS {
+                if operator.sweep().await.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(SWEEP).await;
+            }
+        };
+        // A runtime of its own: whoever drops the job may be the only thread of another one.
+        let cleaning = std::thread::spawn(move || {
+            if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                // What does not end in time is left for the next job.
+                let _ = runtime.block_on(async { tokio::time::timeout(LET_GO, clean).await });
+                runtime.shutdown_background();
+            }
+        });
+        let _ = cleaning.join();
     }
 }
 

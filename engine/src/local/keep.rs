@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use super::operate::Operator;
 use super::store::{Collected, LayerNumber, Limits, Store, Verified};
 use super::worker::{Answer, Failure, Work, Workers};
 use super::{Local, run};
@@ -61,6 +62,18 @@ async fn read(workers: &Workers, layer: LayerNumber) -> Result<(), Failure> {
     match tokio::join!(worker.answer(), drain).0? {
         Answer::Done => Ok(()),
         _ => Err(Failure::new("reading a layer", "the worker answered another question")),
+    }
+}
+
+impl Operator {
+    /// Removes what killed and failed work has left half made, whoever's ids own it.
+    pub(super) async fn sweep(&self) -> Result<(), Error> {
+        let workers = self.workers.clone();
+        let sweep = move |store: &Store| {
+            // A worker costs more than what this user may remove alone.
+            store.sweep(&|folder| std::fs::remove_dir_all(folder).or_else(|_| remove(&workers, store, folder)))
+        };
+        self.store(sweep).await.map(drop)
     }
 }
 

@@ -23,6 +23,7 @@ mod layers;
 mod operate;
 mod report;
 mod result;
+mod room;
 mod run;
 mod schedule;
 pub mod store;
@@ -124,9 +125,6 @@ impl Solver for Local {
         let store =
             tokio::task::spawn_blocking(move || Store::open(&root, mode, clock)).await.unwrap_or(Err(Error::Cancelled))?;
         let store = Arc::new(store);
-        let leftovers = Arc::clone(&store);
-        // What killed jobs left behind; folders of other ids stay until somebody may remove them.
-        tokio::task::spawn_blocking(move || leftovers.sweep(&|folder| std::fs::remove_dir_all(folder)));
         let registry = Registry::new(&self.options.registries)?;
         let operator = Operator {
             workers: Workers::new(store.root(), identity),

@@ -45,7 +45,7 @@ pub(super) struct Operator {
 #[async_trait]
 impl Operate for Operator {
     async fn operate(&self, vertex: &Vertex, inputs: &[Ref], report: &Report) -> Result<Operated, Error> {
-        match &vertex.op.kind {
+        let operated = match &vertex.op.kind {
             OpKind::Source(source) => self.source(vertex, source, report).await,
             OpKind::Exec(exec) => {
                 let key = cache_key(vertex, inputs, b"");
@@ -58,7 +58,8 @@ impl Operate for Operator {
             OpKind::Merge(merge) => self.merge(merge, inputs).await,
             OpKind::Diff(diff) => self.diff(vertex, diff, inputs, report).await,
             OpKind::Build(_) => Err(unsupported("the build op")),
-        }
+        };
+        operated.map_err(|error| self.in_the_cache(error))
     }
 }
 

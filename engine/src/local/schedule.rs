@@ -114,12 +114,14 @@ impl<O: Operate> Scheduler<O> {
 
     /// Ends everything that runs and waits until it has let go.
     pub(super) async fn stop(&self) {
-        let mut tasks = {
-            let mut state = self.lock();
-            state.vertices.clear();
-            std::mem::take(&mut state.tasks)
-        };
-        tasks.shutdown().await;
+        self.take().shutdown().await;
+    }
+
+    /// Takes all that runs; nobody is told of its end any more.
+    pub(super) fn take(&self) -> JoinSet<()> {
+        let mut state = self.lock();
+        state.vertices.clear();
+        std::mem::take(&mut state.tasks)
     }
 
     /// Starts the vertices that are not known yet and returns them.

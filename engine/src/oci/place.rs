@@ -43,19 +43,55 @@ pub fn deliver(dest: &ArchiveDest, write: impl FnOnce(&mut dyn Write) -> io::Res
 
 /// Has `write` write a regular file, which replaces what is at `path`.
 pub(super) fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
-    let staged = Staged(beside(path).map_err(|error| failed(path, error))?);
-    let written = File::create_new(&staged.0).and_then(|file| {
+    sweep(path);
+    let (staged, file) = begin(path).map_err(|error| failed(path, error))?;
+    let written = (|| {
         let mut output = BufWriter::with_capacity(BUFFER_BYTES, file);
         write(&mut output)?;
         output.into_inner()?.sync_all()?;
         std::fs::rename(&staged.0, path)?;
         sync_folder(path)
-    });
+    })();
     written.map_err(|error| failed(path, error))
 }
 
+/// Makes the temporary file of `path`, locked: it is in use while somebody holds it open.
+pub(crate) fn begin(path: &Path) -> io::Result<(Staged, File)> {
+    loop {
+        let staged = Staged(beside(path)?);
+        let file = File::create_new(&staged.0)?;
+        // Where there are no locks, nobody sweeps either.
+        let _ = file.lock();
+        // Somebody else may have taken it for a leftover before it was locked.
+        if staged.0.symlink_metadata().is_ok() {
+            return Ok((staged, file));
+        }
+    }
+}
+
+/// Removes the temporary files of `path` that processes left behind which were killed.
+pub(crate) fn sweep(path: &Path) {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // What cannot be listed, opened, locked or removed is left: it is no part of what is written.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let random = found.to_str().and_then(|found| found.strip_prefix('.')?.strip_prefix(name)?.strip_prefix('.'));
+        let ours = random
+            .and_then(|rest| rest.strip_suffix(".partial"))
+            .is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if ours
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+            && let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A temporary file or folder, which is gone in the end unless it was renamed.
-pub(super) struct Staged(pub(super) PathBuf);
+pub(crate) struct Staged(pub(crate) PathBuf);
 
 impl Drop for Staged {
     fn drop(&mut self) {
@@ -79,7 +115,7 @@ pub(super) fn beside(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Says what failed: a full disk is another matter than a bad path.
-pub(super) fn failed(path: &Path, error: io::Error) -> Error {
+pub(crate) fn failed(path: &Path, error: io::Error) -> Error {
     if Error::is_exhausted(&error) {
         return Error::Resource(format!("{}: {error}; free some space or choose another place", path.display()));
     }
@@ -88,14 +124,14 @@ pub(super) fn failed(path: &Path, error: io::Error) -> Error {
 
 /// Makes a new name last.
 #[cfg(unix)]
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
 /// Makes a new name last; other systems do it by themselves.
 #[cfg(not(unix))]
-pub(super) fn sync_folder(_: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -126,6 +162,22 @@ mod tests {
         assert_eq!((std::fs::read(&path).unwrap(), names(folder.path())), (b"one".to_vec(), vec!["a".to_owned()]));
         assert!(deliver(&ArchiveDest::File(folder.path().to_owned()), |_| Ok(())).is_err());
         assert!(deliver(&ArchiveDest::File(folder.path().join("x/y")), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_what_is_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let left = [".a.0123456789abcdef.partial", ".a.fedcba9876543210.partial"];
+        left.map(|name| std::fs::write(folder.path().join(name), "half").unwrap());
+        let others = [".a.b.0123456789abcdef.partial", ".a.012345.partial", ".a.0123456789abcdef", "a.partial"];
+        others.map(|name| std::fs::write(folder.path().join(name), "mine").unwrap());
+        let (staged, _file) = begin(&path).unwrap();
+        file(&path, |out| out.write_all(b"whole")).unwrap();
+        let held = staged.0.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut expected: Vec<String> = others.map(str::to_owned).into_iter().chain([held, "a".to_owned()]).collect();
+        expected.sort();
+        assert_eq!(names(folder.path()), expected);
     }
 
     #[cfg(unix)]

@@ -16,6 +16,8 @@ use tonic::{Status, Streaming};
 
 use super::Failure;
 use crate::Error;
+use crate::oci::place;
+pub(super) use crate::oci::place::failed;
 use crate::solver::ArchiveDest;
 
 /// A piece of an archive: `moby.filesync.packet.BytesMessage`, without a copy.
@@ -29,42 +31,31 @@ pub(super) struct Piece {
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// An archive that is complete but not yet in its place. Dropping it removes it.
-#[derive(Debug)]
 pub(super) struct Staged {
-    temporary: PathBuf,
+    temporary: place::Staged,
     dest: PathBuf,
-    committed: bool,
+    /// Held open: it is locked as long as it is in use.
+    _file: File,
 }
 
 impl Staged {
     /// Puts the archive in place of what was there.
-    pub(super) fn commit(mut self) -> Result<(), Error> {
-        std::fs::rename(&self.temporary, &self.dest).map_err(|error| failed(&self.dest, error))?;
-        self.committed = true;
-        sync_folder(&self.dest).map_err(|error| failed(&self.dest, error))
+    pub(super) fn commit(self) -> Result<(), Error> {
+        let renamed = std::fs::rename(&self.temporary.0, &self.dest).and_then(|()| place::sync_folder(&self.dest));
+        renamed.map_err(|error| failed(&self.dest, error))
     }
 }
 
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if !self.committed {
-            // There is nobody to tell, and the name says what the file is.
-            let _ = std::fs::remove_file(&self.temporary);
-        }
-    }
-}
-
-/// Receives a whole archive. Nothing is left of it on any error. `id` is the job's.
+/// Receives a whole archive. Nothing is left of it on any error.
 pub(super) async fn receive(
     dest: &ArchiveDest,
-    id: &str,
     mut pieces: Streaming<Bytes>,
     failure: &Failure,
 ) -> Result<Option<Staged>, Status> {
     let (blocks, queue) = mpsc::channel(8);
     let mut writing = tokio::task::spawn_blocking({
-        let (dest, id) = (dest.clone(), id.to_owned());
-        move || write(&dest, &id, queue)
+        let dest = dest.clone();
+        move || write(&dest, queue)
     });
     // Without an end the writer lets go of what it has.
     let receiving = async move {
@@ -99,7 +90,7 @@ enum Block {
     End,
 }
 
-fn write(dest: &ArchiveDest, id: &str, mut queue: mpsc::Receiver<Block>) -> Result<Option<Staged>, Error> {
+fn write(dest: &ArchiveDest, mut queue: mpsc::Receiver<Block>) -> Result<Option<Staged>, Error> {
     let path = match dest {
         ArchiveDest::Stdout => {
             let mut output = io::stdout().lock();
@@ -116,18 +107,11 @@ fn write(dest: &ArchiveDest, id: &str, mut queue: mpsc::Receiver<Block>) -> Resu
         }
         _ => {}
     }
-    let name = path.file_name().ok_or_else(|| failed(&path, io::ErrorKind::InvalidInput.into()))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.partial", id.chars().filter(char::is_ascii_alphanumeric).take(16).collect::<String>()));
-    let temporary = path.with_file_name(temporary);
-
-    let create = File::create_new(&temporary);
-    let mut file = create.map_err(|error| failed(&path, error))?;
-    let staged = Staged { temporary, dest: path, committed: false };
+    place::sweep(&path);
+    let (temporary, mut file) = place::begin(&path).map_err(|error| failed(&path, error))?;
     let complete = pour(&mut queue, &mut file).and_then(|complete| file.sync_all().map(|()| complete));
-    let complete = complete.map_err(|error| failed(&staged.dest, error))?;
-    Ok(complete.then_some(staged))
+    let complete = complete.map_err(|error| failed(&path, error))?;
+    Ok(complete.then_some(Staged { temporary, dest: path, _file: file }))
 }
 
 /// Writes what comes and says whether it came to its end.
@@ -142,23 +126,4 @@ fn pour(queue: &mut mpsc::Receiver<Block>, output: &mut dyn io::Write) -> io::Re
         }
     }
     Ok(false)
-}
-
-/// Says what failed: a full disk is another matter than a bad path.
-pub(super) fn failed(path: &Path, error: io::Error) -> Error {
-    if Error::is_exhausted(&error) {
-        return Error::Resource(format!("{}: {error}; free some space or choose another place", path.display()));
-    }
-    Error::Output { path: path.to_owned(), source: error }
-}
-
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
 }

@@ -89,7 +89,7 @@ impl FileSend {
     }
 
     async fn archive(&self, dest: &ArchiveDest, pieces: Streaming<Bytes>) -> Result<(), Status> {
-        let staged = archive::receive(dest, &self.id, pieces, &self.failure).await?;
+        let staged = archive::receive(dest, pieces, &self.failure).await?;
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).extend(staged);
         Ok(())
     }
