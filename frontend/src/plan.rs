@@ -146,7 +146,10 @@ pub fn plan(project: &Project, release: &Release, build: &BaseImage, runtime: Op
 
     let stages = vec![
         Stage { name: "builder", vertices: [build_image, scripts].into_iter().chain(built).collect() },
-        Stage { name: "runtime", vertices: runtime_image.into_iter().chain([added.overlay.vertex, added.image]).collect() },
+        Stage {
+            name: "runtime",
+            vertices: runtime_image.into_iter().chain([added.gained, added.overlay.vertex, added.image]).collect(),
+        },
     ];
     Ok(Plan {
         graph,

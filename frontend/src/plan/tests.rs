@@ -79,7 +79,7 @@ fn an_edit_changes_the_function_and_what_follows_alone() {
     };
     let (before, after) = (digests("one"), digests("two"));
     let same: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a == b).collect();
-    assert_eq!(same, [true, true, false, false, true, false, false]);
+    assert_eq!(same, [true, true, false, false, true, false, false, false]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn steps_have_no_network_and_the_build_image_s_environment() {
     assert_eq!(execs.len(), 3);
     assert!(execs.iter().all(|exec| exec.network == roche_engine::op::Network::None
         && exec.env.starts_with(&["PATH=/bin".to_owned(), "A=b".to_owned()])));
-    // cargo runs as the build image's user, what writes owners as root.
+    // cargo runs as the build image's user, what reads all of an image as root.
     assert_eq!(execs.iter().map(|exec| exec.user.as_str()).collect::<Vec<_>>(), ["builder", "builder", ""]);
 }
 
@@ -118,7 +118,7 @@ fn scratch_has_no_runtime_image() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan_of(&project(dir.path(), &[("functions.rs", "fn")]), "scratch");
     assert_eq!(plan.bases.len(), 1);
-    assert_eq!(plan.stages[1].vertices.len(), 2);
+    assert_eq!(plan.stages[1].vertices.len(), 3);
     assert!(String::from_utf8(plan.config).unwrap().contains(r#""Cmd":["/app/roche-service"]"#));
 }
 

@@ -1,15 +1,17 @@
-# runtime.sh PROJECT RUNTIME OUT ENTRYPOINT: writes to OUT everything that the image
-# gains: /app with the service of PROJECT, /etc/passwd and /etc/group with rocheuser,
-# and the shared objects that the service needs and the runtime image lacks. RUNTIME is
-# that image's tree (missing: nothing is there at all); ENTRYPOINT is `script`
-# (./run.sh needs a shell) or `direct`.
+# runtime.sh PROJECT RUNTIME OUT SERVICE ENTRYPOINT: writes to OUT what the image gains
+# beside the service: /app, /etc/passwd and /etc/group with rocheuser, and the shared
+# objects that the service needs and the runtime image lacks. SERVICE gets the files of
+# the service of PROJECT, and an etc/passwd and etc/group with rocheuser's own lines:
+# who copies the files on looks their owner up there, since a step with a single uid
+# cannot give them away. RUNTIME is that image's tree (missing: nothing is there at
+# all); ENTRYPOINT is `script` (./run.sh needs a shell) or `direct`.
 # Nothing of RUNTIME is run but its loader. Folders in OUT are real ones and have
 # the mode and owner that they have in RUNTIME, so that copying OUT over RUNTIME
 # never replaces a link and changes no folder.
 set -eu
 umask 022
 export LC_ALL=C
-project=$1 runtime=$2 out=$3 entrypoint=$4
+project=$1 runtime=$2 out=$3 gives=$4 entrypoint=$5
 service=$project/target/release/roche-service
 
 fail() {
@@ -51,7 +53,7 @@ folder() {
     mkdir "$out$1"
     if [ -d "$runtime$1" ]; then
         set -- "$1" $(stat -c '%u:%g %a' "$runtime$1")
-        chown "$2" "$out$1"
+        [ "$2" = "$(stat -c '%u:%g' "$out$1")" ] || chown "$2" "$out$1"
         chmod "$3" "$out$1"
     fi
 }
@@ -117,14 +119,24 @@ fi
 
 # --- the service
 
-while IFS=: read -r name _ id gid _; do
-    if [ "$name" = rocheuser ]; then owner=$id:$gid && break; fi
+# The user's own group need not have its name.
+mkdir "$gives/etc"
+while IFS= read -r line; do
+    case $line in
+    rocheuser:*)
+        IFS=: read -r _ _ _ gid _ <<LINE
+$line
+LINE
+        printf '%s\n' "$line" >"$gives/etc/passwd"
+        printf 'rocheuser:x:%s:\n' "$gid" >"$gives/etc/group"
+        break
+        ;;
+    esac
 done <"$passwd"
 folder /app
 for file in run.sh Cargo.toml target/release/roche-service; do
     [ -f "$project/$file" ] || fail "the build image gave no $project/$file, which the image is made of"
-    cp -pL "$project/$file" "$out/app/"
-    chown "$owner" "$out/app/${file##*/}"
+    cp -pL "$project/$file" "$gives/"
 done
 
 # --- the shell

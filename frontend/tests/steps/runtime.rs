@@ -19,21 +19,23 @@ struct Case {
 impl Case {
     /// A runtime with `files`, and a static service.
     fn new(files: &[(&str, &str)]) -> Self {
-        let (outer, root) = tree(&[("out/", ""), ("runtime/", "")]);
+        let (outer, root) = tree(&[("out/", ""), ("gives/", ""), ("runtime/", "")]);
         add(&root.join("runtime"), files);
         fs::write(root.join("static"), static_program()).unwrap();
         Self { _outer: outer, root }
     }
 
     fn run(&self, shell: &[&str], service: &Path, entrypoint: &str) -> Output {
-        fs::remove_dir_all(self.root.join("out")).unwrap();
-        fs::create_dir(self.root.join("out")).unwrap();
+        let [runtime, out, gives] = ["runtime", "out", "gives"].map(|place| self.root.join(place));
+        for place in [&out, &gives] {
+            fs::remove_dir_all(place).unwrap();
+            fs::create_dir(place).unwrap();
+        }
         let project = self.root.join("project");
         executable(&project.join("run.sh"), "#!/bin/sh\n");
         add(&project, &[("Cargo.toml", "[package]\n"), ("target/release/", "")]);
         fs::copy(service, project.join("target/release/roche-service")).unwrap();
-        let (runtime, out) = (self.root.join("runtime"), self.root.join("out"));
-        run(shell, "runtime.sh", &[&project, &runtime, &out, Path::new(entrypoint)], &[])
+        run(shell, "runtime.sh", &[&project, &runtime, &out, &gives, Path::new(entrypoint)], &[])
     }
 
     /// Runs with the static service; it must succeed.
@@ -52,9 +54,7 @@ impl Case {
 
     /// Lists what the image gains beside the service.
     fn gained(&self) -> Vec<String> {
-        let mut files = list(&self.root.join("out"));
-        files.retain(|file| !file.starts_with("app/"));
-        files
+        list(&self.root.join("out"))
     }
 
     fn out(&self, path: &str) -> String {
@@ -116,20 +116,35 @@ fn nothing_at_all_gets_root_and_rocheuser() {
 }
 
 #[test]
-fn the_service_is_rocheuser_s_with_the_modes_that_it_was_built_with() {
+fn the_service_s_files_have_the_modes_that_they_were_built_with_and_their_owner_stands_beside_them() {
     for shell in SHELLS {
-        let case = Case::new(&[]);
+        let case = Case::new(&[("etc/passwd", "a:x:1:1::/:\nrocheuser:x:8:9::/home:/bin/sh"), ("etc/group", "nine:x:9:")]);
         case.users(shell);
-        let seen: Vec<_> = list(&case.root.join("out/app"))
-            .into_iter()
-            .map(|name| {
-                let metadata = fs::metadata(case.root.join("out/app").join(&name)).unwrap();
-                (name, metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
-            })
-            .collect();
-        let modes = [("Cargo.toml", 0o644), ("roche-service", 0o644), ("run.sh", 0o755)];
-        assert_eq!(seen, modes.map(|(name, mode)| (name.to_owned(), 100, 100, mode)));
+        let given = case.root.join("gives");
+        let mode = |name: &String| fs::metadata(given.join(name)).unwrap().mode() & 0o7777;
+        let seen: Vec<_> = list(&given).into_iter().map(|name| (mode(&name), name)).collect();
+        let expected = ["Cargo.toml", "etc/group", "etc/passwd", "roche-service", "run.sh"];
+        let modes = [0o644, 0o644, 0o644, 0o644, 0o755];
+        assert_eq!(seen, modes.into_iter().zip(expected.map(str::to_owned)).collect::<Vec<_>>());
+        let read = |file: &str| fs::read_to_string(given.join(file)).unwrap();
+        let ids = ("rocheuser:x:8:9::/home:/bin/sh\n".to_owned(), "rocheuser:x:9:\n".to_owned());
+        assert_eq!((read("etc/passwd"), read("etc/group")), ids);
+        assert!(case.root.join("out/app").is_dir());
     }
+}
+
+#[test]
+fn no_owner_is_changed_where_all_have_the_same() {
+    let case = Case::new(&[("app/", ""), ("etc/", "")]);
+    // What a step with a single uid sees when it tries.
+    executable(&case.root.join("bin/chown"), "#!/bin/sh\necho 'chown: Invalid argument' >&2\nexit 1\n");
+    let path = format!("{}:{}", case.root.join("bin").display(), std::env::var("PATH").unwrap());
+    let [project, runtime, out, gives] = ["project", "runtime", "out", "gives"].map(|place| case.root.join(place));
+    add(&project, &[("Cargo.toml", ""), ("run.sh", ""), ("target/release/", "")]);
+    fs::copy(case.root.join("static"), project.join("target/release/roche-service")).unwrap();
+    let args = [&project, &runtime, &out, &gives, Path::new("direct")];
+    let output = run(&["/bin/dash"], "runtime.sh", &args, &[("PATH", &path)]);
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]
