@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::iter::Peekable;
 use std::str::Chars;
 
+use roche_engine::text::turns;
+
 /// Characters that the string of an escape sequence may have.
 const STRING: usize = 4096;
 
@@ -25,7 +27,7 @@ pub(crate) fn printable(text: &str, colour: bool) -> String {
                 }
             }
             '\t' => clean.push('\t'),
-            c if c.is_control() || reorders(c) => clean.extend(c.escape_unicode()),
+            c if c.is_control() || turns(c) => clean.extend(c.escape_unicode()),
             c => clean.push(c),
         }
     }
@@ -46,7 +48,7 @@ pub(crate) fn one_line(text: &str) -> String {
 pub(crate) fn json(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        if (c.is_control() && c != '\n') || reorders(c) {
+        if (c.is_control() && c != '\n') || turns(c) {
             let _ = write!(clean, "\\u{:04x}", u32::from(c));
         } else {
             clean.push(c);
@@ -117,11 +119,6 @@ fn skip_string(rest: &mut Peekable<Chars<'_>>) {
     }
 }
 
-/// Says whether a character changes the direction of text or hides in it.
-fn reorders(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}' | '\u{2028}' | '\u{2029}')
-}
-
 /// Writes a number of bytes for people: `960 B`, `4.2 MB` (powers of 1000, as docker does).
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
@@ -184,7 +181,7 @@ mod tests {
     fn json_keeps_its_meaning_without_what_a_terminal_obeys() {
         let hostile = serde_json::json!({"name": "a\u{7f}\u{9b}31m\u{202e}\n\u{1b}b\u{e9}"});
         let clean = json(&format!("{hostile:#}\n"));
-        assert!(clean.chars().all(|c| c == '\n' || !c.is_control() && !reorders(c)), "{clean:?}");
+        assert!(clean.chars().all(|c| c == '\n' || !c.is_control() && !turns(c)), "{clean:?}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&clean).unwrap(), hostile);
         assert!(clean.contains('\u{e9}'));
     }

@@ -127,7 +127,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             |d| onto(d, None, |s| Copy { mode_text: "u=rw,go+x".to_owned(), ..Copy::new(s, "/a.txt", "/x") }),
             tree(r#"f 0655 0:0 x "a\n""#),
         )
-        .needs(&["file.copy.modestring"]),
+        .needs(&["file.symlink.create"]),
         scenario(
             "copy of a folder with required paths that are there",
             |d| onto(d, None, |s| Copy { required: vec!["c".to_owned()], ..Copy::new(s, "/sub", "/t") }),

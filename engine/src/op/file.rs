@@ -76,7 +76,9 @@ impl File {
                         caps.push("file.copy.alwaysreplaceexistingdestpaths");
                     }
                     if !copy.mode_text.is_empty() {
-                        caps.push("file.copy.modestring");
+                        // BuildKit names `file.copy.modestring`, and no daemon says that it has it;
+                        // links came with the release after the one that modes in words came with.
+                        caps.push("file.symlink.create");
                     }
                     if !copy.required.is_empty() {
                         caps.push("file.copy.requiredpaths");
@@ -342,12 +344,14 @@ impl Symlink {
     }
 }
 
-/// A file's owner and group; what is absent is root's.
+/// A file's owner and group, as BuildKit reads them: a user alone brings a group along, by number
+/// that of the same number and by name that of its entry, and without a user the owner is root. A
+/// name that is not found becomes root, without an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// The user.
+    /// The user; root where absent.
     pub user: Option<User>,
-    /// The group.
+    /// The group; the user's where absent.
     pub group: Option<User>,
 }
 
