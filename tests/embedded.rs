@@ -5,9 +5,17 @@
 //! user, a umask or an earlier run changes the digest; a step is run again although nothing changed;
 //! something of the engine's own is left in its cache.
 
-use std::env;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+use std::{env, fs};
+
+use roche_engine::local::{KeepStorage, Local, LocalOptions};
+use roche_engine::oci::RegistryOptions;
+use roche_engine::op::{File, Metadata, Mkfile, Op, Platform, Source};
+use roche_engine::solver::{ArchiveDest, ArchiveFormat, Export, Exported, JobOptions, Solver as _, progress_channel};
+use roche_engine::{Error, Graph};
 
 use crate::harness::{Daemon, Ended, Project, Roche, files, image, on_every_daemon, unique};
 
@@ -42,7 +50,7 @@ fn a_release_from_images_adds_what_a_daemon_adds(daemon: &Daemon) {
 
         let again = release();
         assert_eq!(digest(&again), digest(&made), "{runtime}");
-        assert!(again.stderr.contains("7 of 7 cached"), "{}", again.stderr);
+        assert!(again.stderr.contains("8 of 8 cached"), "{}", again.stderr);
     }
     clean(cache.path());
 }
@@ -76,9 +84,76 @@ fn a_release_from_the_host_toolchain_runs_and_is_the_same_from_everywhere() {
     assert!(again.stderr.contains("9 of 9 cached"), "{}", again.stderr);
     let edited = release(&Project::hello(&unique()), &["-o", "type=oci,dest=image.tar"]).run().succeeds();
     assert_ne!(digest(&edited), digest(&made));
+    // As files; the cache is made small, and what the build uses stays.
+    let small = release(&elsewhere, &["-o", "type=local,dest=out"]).env("ROCHE_KEEP_STORAGE", "1");
+    small.run().succeeds();
+    assert!(fs::read(elsewhere.path("out/app/roche-service")).unwrap().starts_with(b"\x7fELF"));
+    assert!(fs::read_to_string(elsewhere.path("out/etc/passwd")).unwrap().contains("rocheuser:x:100:"));
+    let kept = Roche::new(cache.path()).args(["cache", "ls"]).env("XDG_CACHE_HOME", cache.path()).run().succeeds();
+    assert_eq!(kept.stdout_text().matches("compile roche-service").count(), 1, "{}", kept.stdout_text());
     let anew = release(&elsewhere, &["--no-cache", "-o", "type=oci,dest=image.tar"]).run().succeeds();
     assert_eq!(digest(&anew), digest(&made), "the compiler gave other bytes");
     clean(cache.path());
+}
+
+#[test]
+fn an_image_comes_out_of_a_layout_and_one_that_was_tampered_with_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, tree) = (folder.path().join("image.tar"), folder.path().join("out"));
+    let platform = || Platform::new("linux", "amd64");
+    let solve = |store: &str, op: Op, options: JobOptions| -> Result<Exported, Error> {
+        let local = Local::new(LocalOptions {
+            root: folder.path().join(store),
+            path: env::var_os("PATH").unwrap_or_default(),
+            clock: SystemTime::now,
+            engine: None,
+            registries: RegistryOptions::default(),
+            offline: true,
+            keep_storage: KeepStorage::All,
+        });
+        let mut graph = Graph::new();
+        let definition = graph.add(op, Metadata::default()).unwrap();
+        let definition = graph.definition(definition.into());
+        let config = br#"{"architecture":"amd64","os":"linux","config":{},"history":[{}]}"#.to_vec();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let (progress, _) = progress_channel(1 << 20);
+            let job = local.open(options, progress).await?;
+            let solved = job.solve(&definition).await?;
+            job.export(solved, config).await
+        })
+    };
+    let dest = ArchiveDest::File(archive.clone());
+    let exports = vec![Export::Archive { format: ArchiveFormat::Oci, names: Vec::new(), dest }];
+    let file = File::chain(None, [Mkfile::new("/hello", 0o640, "from a layout").into()]);
+    let made = solve("first", file.into(), JobOptions { exports, ..JobOptions::default() }).unwrap();
+    let digest = &made.response["containerimage.digest"];
+
+    let from = |layout: &Path, store: &str, digest: &str| {
+        let source = Source::oci_layout(&format!("any/name@{digest}")).attr("oci.store", "mine");
+        let exports = vec![Export::Folder { dest: tree.clone() }];
+        let oci_layouts = [("mine".to_owned(), layout.to_owned())].into();
+        solve(store, Op::on(platform(), source), JobOptions { exports, oci_layouts, ..JobOptions::default() })
+    };
+    from(&archive, "second", digest).unwrap();
+    assert_eq!(fs::read_to_string(tree.join("hello")).unwrap(), "from a layout");
+    let unknown = from(&archive, "second", &format!("sha256:{:064}", 1)).unwrap_err().to_string();
+    assert!(unknown.contains(digest.as_str()), "it names what is there: {unknown}");
+
+    let layout = folder.path().join("layout");
+    fs::create_dir(&layout).unwrap();
+    let status = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&layout).status().unwrap();
+    assert!(status.success());
+    from(&layout, "third", digest).unwrap();
+    for blob in fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|blob| blob.unwrap().path()) {
+        let mut bytes = fs::read(&blob).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(&blob, bytes).unwrap();
+        }
+    }
+    let tampered = from(&layout, "fourth", digest);
+    assert!(matches!(tampered, Err(Error::Integrity(_))), "{tampered:?}");
 }
 
 /// A release by the embedded engine with its store in `cache`.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::error::{Exit, Failure};
 
 /// The variables that are read, here or in the other crates; no other is kept.
-const READ: [&str; 25] = [
+const READ: [&str; 26] = [
     "BUILDKIT_HOST",
     "BUILDKIT_PROGRESS",
     "BUILDX_BUILDER",
@@ -25,6 +25,7 @@ const READ: [&str; 25] = [
     "NO_COLOR",
     "PATH",
     "REGISTRY_AUTH_FILE",
+    "ROCHE_KEEP_STORAGE",
     "RUSTUP_HOME",
     "RUSTUP_TOOLCHAIN",
     "TERM",

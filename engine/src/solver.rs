@@ -66,6 +66,9 @@ pub struct JobOptions {
     /// Trees of this machine's own files that local sources may name; only solvers on this machine
     /// have them.
     pub host_trees: BTreeMap<String, HostTree>,
+    /// OCI layouts, folders or archives, that `oci-layout` sources may name (`oci.store`); only the
+    /// embedded solver reads them.
+    pub oci_layouts: BTreeMap<String, PathBuf>,
     /// Secrets that mounts may name.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Registry credentials; none where absent.

@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use roche_engine::buildkit::{Address, Buildkit, Protocol};
-use roche_engine::local::{Local, LocalOptions};
+use roche_engine::local::{KeepStorage, Local, LocalOptions};
 use roche_engine::oci::RegistryOptions;
 use roche_engine::solver::{ArchiveDest, ArchiveFormat, Export, JobOptions, Solver, progress_channel};
 use roche_engine::{Definition, Error};
@@ -31,16 +31,11 @@ const PROGRESS_BYTES: u32 = 1 << 20;
 /// How long one definition may take; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// BuildKit's newest line has a name for the capability, and no daemon says that it has it.
-const LACKS_NEWEST: &[&str] = &["file.copy.modestring"];
+/// BuildKit's newest line.
+const LACKS_NEWEST: &[&str] = &[];
 /// BuildKit 0.13, of dockerd 26.1.
-const LACKS_26: &[&str] = &[
-    "exec.validexitcode",
-    "file.copy.alwaysreplaceexistingdestpaths",
-    "file.copy.modestring",
-    "file.copy.requiredpaths",
-    "file.symlink.create",
-];
+const LACKS_26: &[&str] =
+    &["exec.validexitcode", "file.copy.alwaysreplaceexistingdestpaths", "file.copy.requiredpaths", "file.symlink.create"];
 /// BuildKit 0.8, of dockerd 20.10.
 const LACKS_20: &[&str] = &[
     "diffop",
@@ -50,7 +45,6 @@ const LACKS_20: &[&str] = &[
     "exec.validexitcode",
     "file.copy.alwaysreplaceexistingdestpaths",
     "file.copy.includeexcludepatterns",
-    "file.copy.modestring",
     "file.copy.requiredpaths",
     "file.symlink.create",
     "mergeop",
@@ -94,6 +88,7 @@ static WORKER: extern "C" fn() = {
 /// The embedded engine, with a store of its own in `root`.
 fn embedded(root: &Path) -> Backend {
     let options = LocalOptions {
+        keep_storage: KeepStorage::All,
         root: root.to_owned(),
         path: env::var_os("PATH").unwrap_or_default(),
         clock: SystemTime::now,

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -17,6 +18,7 @@ use base64::Engine as _;
 use super::image::remember;
 use super::job::{LocalJob, is_image};
 use super::operate::{Operator, unsupported};
+use super::output;
 use super::report::Report;
 use super::result::Ref;
 use super::store::{LayerNumber, Store};
@@ -64,7 +66,7 @@ impl LocalJob {
                     operator.load(Arc::clone(image), names).await?;
                 }
                 (Export::Archive { dest, .. }, _) => operator.tar(made.layers()?, dest).await?,
-                (Export::Folder { .. }, _) => return Err(unsupported("an output of the type local; take type=tar")),
+                (Export::Folder { dest }, _) => operator.folder_of(made.layers()?, dest).await?,
                 (Export::Registry { .. } | Export::Store { .. }, None) => {
                     return Err(unsupported("an output that needs an image"));
                 }
@@ -192,14 +194,18 @@ impl Operator {
     }
 
     async fn tar(&self, layers: &[LayerNumber], dest: ArchiveDest) -> Result<(), Error> {
-        let work = Work::Pack {
-            layers: layers.iter().map(|layer| layer.number()).collect(),
-            merged: true,
-            without: None,
-            latest_s: None,
-        };
-        self.run_read(work, move |tar| Ok(deliver(&dest, |out| io::copy(tar, out).map(|_| ())))).await?
+        self.run_read(merged(layers), move |tar| Ok(deliver(&dest, |out| io::copy(tar, out).map(|_| ())))).await?
     }
+
+    async fn folder_of(&self, layers: &[LayerNumber], dest: PathBuf) -> Result<(), Error> {
+        self.run_read(merged(layers), move |tar| Ok(output::write(tar, &dest))).await?
+    }
+}
+
+/// Has what layers show together packed.
+fn merged(layers: &[LayerNumber]) -> Work {
+    let layers = layers.iter().map(|layer| layer.number()).collect();
+    Work::Pack { layers, merged: true, without: None, latest_s: None }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

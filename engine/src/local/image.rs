@@ -1,4 +1,4 @@
-//! Image sources: from a registry, or from what the store has of it already, to layers.
+//! Image sources: from a registry, an OCI layout, or what the store has of it already, to layers.
 //!
 //! 1. The manifest and the config come from the store where the reference has a digest that is
 //!    known there, else from the registry, and are kept as blobs.
@@ -9,19 +9,20 @@
 //! they are uncompressed, the diff id of the config. A layer is fetched once, however many
 //! processes want it.
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek as _, SeekFrom, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
 use super::layers::measure;
-use super::operate::Operator;
+use super::operate::{Operator, unsupported};
 use super::report::Report;
 use super::result::Ref;
-use super::store::{CacheKey, LayerNumber, Partial, Record, RecordAbout, Store, Subject};
+use super::store::{CacheKey, LayerNumber, Partial, PartialBlob, Record, RecordAbout, Store, Subject};
 use super::worker::{Answer, Work};
-use crate::oci::{Decompressor, Descriptor, Document, Hashing, Image, Limits, Reference, Repository};
-use crate::op::Platform;
+use crate::oci::{Blobs as _, Decompressor, Descriptor, Document, Hashing, Image, Layout, Limits, Reference, Repository};
+use crate::op::{Platform, Source};
 use crate::{Digest, Error};
 
 /// How long a registry that fails is asked again, at most.
@@ -90,28 +91,53 @@ impl Operator {
     /// Makes an image's tree available; `cached` is whether nothing had to be fetched.
     pub(super) async fn image(&self, reference: &Reference, platform: &Platform, report: &Report) -> Result<(Ref, bool), Error> {
         let found = self.find_image(reference, platform).await?;
-        let chain: Vec<String> = found.image.config.diff_ids.iter().map(Digest::to_string).collect();
+        let origin = Origin::Registry(self.repository(reference)?);
+        self.unpacked(&found.image, &origin, &reference.familiar(), report).await
+    }
+
+    /// The same of an image in a layout that the job names.
+    pub(super) async fn layout(&self, source: &Source, platform: &Platform, report: &Report) -> Result<(Ref, bool), Error> {
+        let wrong = |reason: String| Error::Registry { reference: source.identifier.clone(), reason, transient: false };
+        if source.attrs.contains_key("oci.layerlimit") {
+            return Err(unsupported("part of an image's layers (oci.layerlimit)"));
+        }
+        let (name, digest) = source.reference().rsplit_once('@').ok_or_else(|| wrong("it has no digest".to_owned()))?;
+        let digest: Digest = digest.parse().map_err(|error| wrong(format!("{error}")))?;
+        let store = source.attrs.get("oci.store").map_or(name, String::as_str);
+        let path = self.options.oci_layouts.get(store).cloned();
+        let path = path.ok_or_else(|| wrong(format!("the layout {store:?} is not offered")))?;
+        let platform = platform.clone();
+        let read = move |_: &Store| {
+            let layout = Layout::open(&path)?;
+            let (_, image) = layout.image(Some(&digest.to_string()), &platform)?;
+            Ok((layout, image))
+        };
+        let (layout, image) = self.store(read).await?;
+        self.unpacked(&image, &Origin::Layout(Arc::new(layout)), source.reference(), report).await
+    }
+
+    async fn unpacked(&self, image: &Image, origin: &Origin, name: &str, report: &Report) -> Result<(Ref, bool), Error> {
+        let chain: Vec<String> = image.config.diff_ids.iter().map(Digest::to_string).collect();
         let key = CacheKey::of("chain", chain.iter().map(String::as_bytes));
         let known = self.store(move |store| store.lookup(&key)).await?;
         if let Some([layers]) = known.as_ref().map(|record| &record.outputs[..]) {
             let layers = layers.clone();
             return Ok((self.store(move |store| Ref::of(store, &layers)).await?, true));
         }
-        let repository = self.repository(reference)?;
-        let blobs = &found.image.manifest.layers;
-        let chains = chain_ids(&found.image.config.diff_ids);
+        let blobs = &image.manifest.layers;
+        let chains = chain_ids(&image.config.diff_ids);
         // What is missing is fetched side by side, while layer after layer is unpacked.
         let fetching =
-            try_join_all(blobs.iter().zip(&chains).map(|(blob, chain)| self.fetch_missing(&repository, blob, *chain, report)));
+            try_join_all(blobs.iter().zip(&chains).map(|(blob, chain)| self.fetch_missing(origin, blob, *chain, report)));
         let unpacking = async {
             let mut layers = Vec::new();
-            for ((blob, diff_id), chain) in blobs.iter().zip(&found.image.config.diff_ids).zip(&chains) {
-                layers.push(self.layer(&repository, blob, *diff_id, *chain, &layers, report).await?);
+            for ((blob, diff_id), chain) in blobs.iter().zip(&image.config.diff_ids).zip(&chains) {
+                layers.push(self.layer(origin, blob, *diff_id, *chain, &layers, report).await?);
             }
             Ok(layers)
         };
         let (_, layers) = tokio::try_join!(fetching, unpacking)?;
-        let about = RecordAbout { name: format!("image {}", reference.familiar()), ..RecordAbout::default() };
+        let about = RecordAbout { name: format!("image {name}"), ..RecordAbout::default() };
         self.store(move |store| {
             store.record(&key, &Record { outputs: vec![layers.clone()], about })?;
             Ref::of(store, &layers)
@@ -120,23 +146,17 @@ impl Operator {
         .map(|result| (result, false))
     }
 
-    async fn fetch_missing(
-        &self,
-        repository: &Repository,
-        blob: &Descriptor,
-        chain: Digest,
-        report: &Report,
-    ) -> Result<(), Error> {
+    async fn fetch_missing(&self, origin: &Origin, blob: &Descriptor, chain: Digest, report: &Report) -> Result<(), Error> {
         if self.store(move |store| layer_of(store, chain)).await?.is_some() {
             return Ok(());
         }
-        self.fetch(repository, blob, report).await
+        self.fetch(origin, blob, report).await
     }
 
     /// Makes a layer of an image; `below` are those under it.
     async fn layer(
         &self,
-        repository: &Repository,
+        origin: &Origin,
         blob: &Descriptor,
         diff_id: Digest,
         chain: Digest,
@@ -151,12 +171,12 @@ impl Operator {
         if let Some(layer) = known().await? {
             return Ok(layer);
         }
-        self.fetch(repository, blob, report).await?;
+        self.fetch(origin, blob, report).await?;
         self.unpack(blob, diff_id, chain, below, report).await
     }
 
     /// Brings a blob into the store.
-    async fn fetch(&self, repository: &Repository, blob: &Descriptor, report: &Report) -> Result<(), Error> {
+    async fn fetch(&self, origin: &Origin, blob: &Descriptor, report: &Report) -> Result<(), Error> {
         let digest = blob.digest;
         loop {
             let partial = self.store(move |store| store.partial(&digest)).await?;
@@ -167,7 +187,7 @@ impl Operator {
                     let id = digest.to_string();
                     report.part(&id, partial.offset(), blob.size_bytes, false).await;
                     let offset = partial.offset();
-                    let partial = repository.fetch_blob(blob, offset, partial).await?;
+                    let partial = origin.fetch(blob, offset, partial).await?;
                     self.store(move |store| partial.commit(store)).await?;
                     report.part(&id, blob.size_bytes, blob.size_bytes, true).await;
                     return Ok(());
@@ -223,6 +243,33 @@ impl Operator {
             Ok(layer)
         })
         .await
+    }
+}
+
+/// Where an image's blobs are.
+enum Origin {
+    Registry(Repository),
+    Layout(Arc<Layout>),
+}
+
+impl Origin {
+    /// Writes a blob from `offset` on into the store's file of it, which checks the digest.
+    async fn fetch(&self, blob: &Descriptor, offset: u64, mut partial: PartialBlob) -> Result<PartialBlob, Error> {
+        let layout = match self {
+            Self::Registry(repository) => return repository.fetch_blob(blob, offset, partial).await,
+            Self::Layout(layout) => Arc::clone(layout),
+        };
+        let blob = blob.clone();
+        let copying = move || {
+            let unreadable = |source| Error::File { path: layout.path().join(blob.digest.hex()), source };
+            let mut from = layout.open(&blob).map_err(unreadable)?;
+            from.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
+            // One byte more than it may have is enough to be refused.
+            std::io::copy(&mut from.take(blob.size_bytes.saturating_sub(offset).saturating_add(1)), &mut partial)
+                .map_err(unreadable)?;
+            Ok(partial)
+        };
+        tokio::task::spawn_blocking(copying).await.unwrap_or(Err(Error::Cancelled))
     }
 }
 

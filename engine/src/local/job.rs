@@ -44,7 +44,6 @@ const CAPS: &[&str] = &[
     "file.base",
     "file.copy.alwaysreplaceexistingdestpaths",
     "file.copy.includeexcludepatterns",
-    "file.copy.modestring",
     "file.copy.requiredpaths",
     "file.symlink.create",
     "mergeop",
@@ -61,6 +60,7 @@ const CAPS: &[&str] = &[
     "source.local.followpaths",
     "source.local.includepatterns",
     "source.local.sharedkeyhint",
+    "source.ocilayout",
     "soruce.http.uidgid",
 ];
 
@@ -167,20 +167,25 @@ impl Job for LocalJob {
 
     async fn export(self: Box<Self>, result: Solved, config: Vec<u8>) -> Result<Exported, Error> {
         let made = self.result(&result)?;
-        if self.operator.options.exports.is_empty() {
-            return Ok(Exported::default());
-        }
-        let report = self.operator.reporter.start_named("exporting to image").await;
-        match self.write_exports(&made, config, &report).await {
-            Ok(exported) => {
-                report.completed(false).await;
-                Ok(exported)
+        let mut exported = Exported::default();
+        if !self.operator.options.exports.is_empty() {
+            let report = self.operator.reporter.start_named("exporting to image").await;
+            match self.write_exports(&made, config, &report).await {
+                Ok(written) => {
+                    report.completed(false).await;
+                    exported = written;
+                }
+                Err(error) => {
+                    report.failed(&error).await;
+                    return Err(error);
+                }
             }
-            Err(error) => {
-                report.failed(&error).await;
-                Err(error)
-            }
         }
+        // What was asked for is there; room that cannot be made is said, and is no failure of it.
+        if let Err(error) = self.operator.keep_below_limit().await {
+            self.operator.reporter.start_named("collect garbage").await.failed(&error).await;
+        }
+        Ok(exported)
     }
 
     async fn cancel(self: Box<Self>) {

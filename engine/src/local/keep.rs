@@ -47,6 +47,21 @@ impl Local {
     }
 }
 
+impl Operator {
+    /// Makes the store as small as it is to be; what this and other jobs use stays.
+    pub(super) async fn keep_below_limit(self: &Arc<Self>) -> Result<(), Error> {
+        let operator = Arc::clone(self);
+        let working = tokio::task::spawn_blocking(move || {
+            let store = &operator.store;
+            let failed = |error: rustix::io::Errno| Error::Store { path: store.root().to_owned(), source: error.into() };
+            let disk = rustix::fs::statvfs(store.root()).map_err(failed)?;
+            let limit = operator.keep_storage.bytes(disk.f_blocks.saturating_mul(disk.f_frsize));
+            store.keep_below(limit, &|folder| remove(&operator.workers, store, folder)).map(drop)
+        });
+        working.await.unwrap_or(Err(Error::Cancelled))
+    }
+}
+
 /// Has a worker read a layer: packing checks every file against the tree.
 async fn read(workers: &Workers, layer: LayerNumber) -> Result<(), Failure> {
     let pack = Work::Pack { layers: vec![layer.number()], merged: false, without: None, latest_s: None };

@@ -21,6 +21,7 @@ mod keep;
 mod key;
 mod layers;
 mod operate;
+mod output;
 mod report;
 mod result;
 mod room;
@@ -67,6 +68,31 @@ pub struct LocalOptions {
     pub registries: RegistryOptions,
     /// Whether no step and no source may use the network.
     pub offline: bool,
+    /// What the store is kept below, in bytes, at the end of each job.
+    pub keep_storage: KeepStorage,
+}
+
+/// How much a store may take; what running jobs use stays in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepStorage {
+    /// A tenth of the disk that it is on, at least 2 GB and at most 20 GB.
+    #[default]
+    Share,
+    /// This many bytes.
+    Bytes(u64),
+    /// Anything.
+    All,
+}
+
+impl KeepStorage {
+    /// Returns the limit of a store on a disk of a size.
+    fn bytes(self, disk_bytes: u64) -> u64 {
+        match self {
+            Self::Share => (disk_bytes / 10).clamp(2_000_000_000, 20_000_000_000),
+            Self::Bytes(bytes) => bytes,
+            Self::All => u64::MAX,
+        }
+    }
 }
 
 /// The embedded solver.
@@ -136,6 +162,7 @@ impl Solver for Local {
             reporter: Reporter::new(progress, clock),
             engine: self.options.engine.clone(),
             offline: self.options.offline,
+            keep_storage: self.options.keep_storage,
         };
         Ok(Box::new(job::LocalJob::open(operator)?))
     }
@@ -147,5 +174,18 @@ fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_may_take_a_tenth_of_its_disk_within_bounds() {
+        for (disk_gb, limit_gb) in [(1, 2), (20, 2), (50, 5), (200, 20), (4000, 20)] {
+            assert_eq!(KeepStorage::Share.bytes(disk_gb * 1_000_000_000), limit_gb * 1_000_000_000, "{disk_gb}");
+        }
+        assert_eq!((KeepStorage::Bytes(7).bytes(1), KeepStorage::All.bytes(1)), (7, u64::MAX));
     }
 }

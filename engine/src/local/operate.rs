@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
+use super::KeepStorage;
 use super::key::cache_key;
 use super::report::{Report, Reporter};
 use super::result::Ref;
@@ -40,6 +41,8 @@ pub(super) struct Operator {
     pub(super) engine: Option<Address>,
     /// Whether the network is not to be used.
     pub(super) offline: bool,
+    /// What the store is kept below.
+    pub(super) keep_storage: KeepStorage,
 }
 
 #[async_trait]
@@ -147,6 +150,10 @@ impl Operator {
                 }
                 None => return self.folder(vertex, source, report).await,
             },
+            "oci-layout" => {
+                let host = || Platform::new("linux", super::architecture());
+                self.layout(source, &vertex.op.platform.clone().unwrap_or_else(host), report).await?
+            }
             "http" | "https" => return self.http(vertex, source, report).await,
             scheme => return Err(unsupported(&format!("sources of the kind {scheme}"))),
         };

@@ -71,7 +71,10 @@ impl Operator {
         let stderr = worker.stderr.take();
         let taking = tokio::task::spawn_blocking(move || {
             rustix::io::ioctl_fionbio(&stdout, false)?;
-            take(&mut stdout)
+            let taken = take(&mut stdout);
+            // Who gave up has the better reason than a worker that nobody listens to any more.
+            io::copy(&mut stdout, &mut io::sink())?;
+            taken
         });
         let complaint = async {
             let mut said = Vec::new();

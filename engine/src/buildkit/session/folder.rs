@@ -313,6 +313,39 @@ impl Folder {
     }
 }
 
+/// Writes a folder whose entries come from this machine, under the same rules.
+#[cfg(target_os = "linux")]
+pub(crate) struct FolderWriter(Folder);
+
+#[cfg(target_os = "linux")]
+impl FolderWriter {
+    /// Opens the folder, which is made where it is missing; `id` is in the names of temporary files.
+    pub(crate) fn open(dest: &Path, id: &str) -> Result<Self, Error> {
+        Folder::open(dest.to_owned(), id).map(Self)
+    }
+
+    /// Writes an entry, in the order in which a walk meets them. `content` hands a regular file's to
+    /// the function that it is given, in pieces.
+    pub(crate) fn entry(
+        &mut self,
+        stat: Stat,
+        content: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.0.stat(stat)?;
+        let Some(incoming) = self.0.waiting.pop_front() else { return Ok(()) };
+        let id = incoming.id;
+        self.0.asked.insert(id, incoming);
+        // A piece of nothing is the end.
+        content(&mut |piece| if piece.is_empty() { Ok(()) } else { self.0.data(id, piece) })?;
+        self.0.data(id, &[])
+    }
+
+    /// Makes hard links, and gives new folders their modes and times.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        self.0.finish()
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         for incoming in std::mem::take(&mut self.asked).into_values().filter(|incoming| incoming.open.is_some()) {

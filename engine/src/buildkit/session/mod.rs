@@ -38,6 +38,8 @@ mod secrets;
 pub(crate) mod walk;
 
 #[cfg(target_os = "linux")]
+pub(crate) use folder::FolderWriter;
+#[cfg(target_os = "linux")]
 pub(crate) use glob::{Glob, has_wildcard};
 #[cfg(target_os = "linux")]
 pub(crate) use patterns::{Matched, Patterns};

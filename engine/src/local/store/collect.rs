@@ -17,6 +17,8 @@ use super::usage::{self, Row};
 use super::{FileLock, Remove, Store, fault, reconcile, reserve, work};
 use crate::Error;
 
+/// The lock of whoever collects.
+const HOUSEKEEPING: &str = "housekeeping";
 /// How many records and facts are kept that take no room.
 const SMALL: i64 = 100_000;
 /// How long the bytes of a download that broke off are of use.
@@ -53,7 +55,11 @@ impl Store {
     /// What cannot be removed has lost its row all the same; it is said, and left for the next
     /// collection.
     pub fn collect(&self, limits: &Limits, remove: &Remove<'_>) -> Result<Collected, Error> {
-        let _alone = self.lock("housekeeping")?;
+        let _alone = self.lock(HOUSEKEEPING)?;
+        self.collect_alone(limits, remove)
+    }
+
+    fn collect_alone(&self, limits: &Limits, remove: &Remove<'_>) -> Result<Collected, Error> {
         // First, since the index needs room itself and the disk may be full; what resists is said below.
         let _ = self.sweep(remove);
         let (collected, gone) = match self.forget(limits) {
@@ -68,6 +74,19 @@ impl Store {
         self.sweep(remove)?;
         reserve::keep(&self.root);
         Ok(collected)
+    }
+
+    /// Collects where the store takes more than `max_bytes`, and nobody else is at it, down to seven
+    /// eighths of that: so most jobs that end find nothing to do, which is one look at the index.
+    pub fn keep_below(&self, max_bytes: u64, remove: &Remove<'_>) -> Result<Option<Collected>, Error> {
+        let sizes = ["layers", "blobs", "caches"].map(|table| format!("(SELECT coalesce(sum(size_bytes), 0) FROM {table})"));
+        let sum = format!("SELECT {}", sizes.join(" + "));
+        let taken: i64 = self.index.read(|tx| Ok(tx.prepare_cached(&sum)?.query_row([], |row| row.get(0))?))?;
+        if taken.unsigned_abs() <= max_bytes {
+            return Ok(None);
+        }
+        let Some(_alone) = self.try_lock(HOUSEKEEPING)? else { return Ok(None) };
+        self.collect_alone(&Limits { max_bytes: max_bytes - max_bytes / 8, keep_newer: Duration::ZERO }, remove).map(Some)
     }
 
     /// Removes the rows of what goes; returns them.
@@ -234,6 +253,28 @@ mod tests {
         assert!(store.layer_path(base).exists() && !store.layer_path(upper).exists());
         assert_eq!((is_recorded(&store, "upper"), is_recorded(&store, "base")), (false, true));
         assert_eq!(fs::read_dir(folder.path().join("work")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn below_the_limit_nothing_goes_and_above_it_an_eighth_more_than_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path());
+        for text in ["0", "1", "2", "3", "4", "5", "6", "7"] {
+            let layer = layer(&store, text);
+            record(&store, text, &[layer]);
+        }
+        let of = |layers: u64| layers * 4096;
+        assert_eq!(store.keep_below(of(7), &remove).unwrap().map(|collected| collected.layers), Some(0), "all are held");
+        drop(store);
+        let store = opened(folder.path());
+        assert_eq!(store.keep_below(of(8), &remove).unwrap(), None);
+        let other = opened(folder.path());
+        let busy = other.lock("housekeeping").unwrap();
+        assert_eq!(store.keep_below(of(4), &remove).unwrap(), None, "another is at it");
+        drop(busy);
+        let collected = store.keep_below(of(7), &remove).unwrap().unwrap();
+        assert_eq!((collected.layers, collected.left_bytes), (2, of(6)));
+        assert!(!is_recorded(&store, "0") && is_recorded(&store, "7"), "the oldest go");
     }
 
     #[test]

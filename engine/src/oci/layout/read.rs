@@ -66,6 +66,11 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns what is in it.
     pub fn index(&self) -> &Index {
         &self.index

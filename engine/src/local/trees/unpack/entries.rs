@@ -111,6 +111,11 @@ impl<R: Read> Entries<R> {
         }
     }
 
+    /// Returns the length of the file that [`Entries::next`] returned last, holes counted.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.map.as_ref().map_or(self.unread, |map| map.real_size)
+    }
+
     /// Gives the content of the file that [`Entries::next`] returned last to `sink`, zeros as holes where the archive has holes.
     pub(crate) fn content(&mut self, mut sink: impl FnMut(Piece<'_>) -> io::Result<()>) -> Result<(), UnpackError> {
         let map = match self.map.take() {
