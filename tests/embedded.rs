@@ -84,10 +84,11 @@ fn a_release_from_the_host_toolchain_runs_and_is_the_same_from_everywhere() {
     assert!(again.stderr.contains("9 of 9 cached"), "{}", again.stderr);
     let edited = release(&Project::hello(&unique()), &["-o", "type=oci,dest=image.tar"]).run().succeeds();
     assert_ne!(digest(&edited), digest(&made));
-    // As files; the cache is made small, and what the build uses stays.
-    let small = release(&elsewhere, &["-o", "type=local,dest=out"]).env("ROCHE_KEEP_STORAGE", "1");
+    // As files, with the time zones; the cache is made small, and what the build uses stays.
+    let small = release(&elsewhere, &["--tzdata", "-o", "type=local,dest=out"]).env("ROCHE_KEEP_STORAGE", "1");
     small.run().succeeds();
     assert!(fs::read(elsewhere.path("out/app/roche-service")).unwrap().starts_with(b"\x7fELF"));
+    assert_eq!(fs::read(elsewhere.path("out/usr/share/zoneinfo/UTC")).unwrap()[..4], *b"TZif");
     assert!(fs::read_to_string(elsewhere.path("out/etc/passwd")).unwrap().contains("rocheuser:x:100:"));
     let kept = Roche::new(cache.path()).args(["cache", "ls"]).env("XDG_CACHE_HOME", cache.path()).run().succeeds();
     assert_eq!(kept.stdout_text().matches("compile roche-service").count(), 1, "{}", kept.stdout_text());

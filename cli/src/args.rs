@@ -78,6 +78,11 @@ pub(crate) struct ReleaseArgs {
     #[arg(long, value_name = "HOW")]
     pub(crate) entrypoint: Option<String>,
 
+    /// Put this machine's time zones into an image that stands on nothing (-b host -r scratch)
+    /// [default: no]
+    #[arg(long)]
+    pub(crate) tzdata: bool,
+
     /// Show the plan on standard output and build nothing: text, json, dot or llb
     /// [default without a value: text]
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]

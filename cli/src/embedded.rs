@@ -8,11 +8,10 @@ use roche_engine::buildkit::engine_sockets;
 use roche_engine::local::{KeepStorage, Local, LocalOptions};
 
 use crate::backend::{Backend, unusable};
-use roche_engine::oci::RegistryOptions;
-
 use crate::cache;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
+use crate::mirrors;
 
 /// Says how large the cache may become.
 const KEEP_STORAGE: &str = "ROCHE_KEEP_STORAGE";
@@ -41,7 +40,7 @@ pub(crate) fn options(environment: &Environment) -> Result<LocalOptions, Failure
         path: environment.variable("PATH").unwrap_or_default().into(),
         clock: std::time::SystemTime::now,
         engine: sockets.into_iter().find(|address| unusable(address).is_none()),
-        registries: RegistryOptions::default(),
+        registries: mirrors::registries(environment)?,
         offline: false,
         keep_storage: keep_storage(environment.variable(KEEP_STORAGE))?,
     })

@@ -15,8 +15,8 @@ use std::time::SystemTime;
 
 use roche_engine::Digest;
 use roche_engine::solver::{JobOptions, LocalDir};
-use roche_frontend::host::{self, Certificates, HostError, Places, Said, Toolchain};
-use roche_frontend::plan::{BaseImage, Host, Plan, plan_on_host};
+use roche_frontend::host::{self, Certificates, HostError, Places, Said, Toolchain, Zones};
+use roche_frontend::plan::{BaseImage, Host, Plan, ZONES_LOCAL, plan_on_host};
 use roche_frontend::project::Project;
 use roche_frontend::release::Release;
 use roche_frontend::vendor::{self, Vendored};
@@ -33,17 +33,20 @@ pub(crate) struct Machine {
     toolchain: Toolchain,
     crates: Vendored,
     certificates: Option<Certificates>,
+    /// Where they are asked for.
+    zones: Option<Zones>,
 }
 
 impl Machine {
-    /// Looks at the machine, and has its cargo fetch what is missing.
-    pub(crate) async fn look(environment: &Environment, narrate: bool) -> Result<Self, Failure> {
+    /// Looks at the machine, and has its cargo fetch what is missing; `tzdata` asks for its time zones.
+    pub(crate) async fn look(tzdata: bool, environment: &Environment, narrate: bool) -> Result<Self, Failure> {
         let cache = environment.cache()?;
         let (folder, variables) = (environment.folder.clone(), passed(environment));
         let looking = move || {
             let toolchain = find(&cache, &folder, &variables)?;
             let certificates = host::certificates(Path::new("/"))?;
-            Ok(Self { toolchain, crates: crates(&cache, narrate)?, certificates })
+            let zones = if tzdata { Some(host::zones(Path::new("/"))?) } else { None };
+            Ok(Self { toolchain, crates: crates(&cache, narrate)?, certificates, zones })
         };
         let looked = tokio::task::spawn_blocking(looking).await;
         looked.unwrap_or_else(|error| Err(unreadable(&error)))
@@ -58,18 +61,22 @@ impl Machine {
 
     /// What a job needs to see of the machine.
     pub(crate) fn resources(&self) -> JobOptions {
-        let crates = LocalDir { path: self.crates.dir.clone(), admits: Arc::new(|_, _| true), content: Some(self.crates.root) };
+        let local = |name: &str, path: &Path, content| {
+            (name.to_owned(), LocalDir { path: path.to_owned(), admits: Arc::new(|_, _| true), content: Some(content) })
+        };
+        let mut locals = BTreeMap::from([local(vendor::FOLDER, &self.crates.dir, self.crates.root)]);
+        locals.extend(self.zones.as_ref().map(|zones| local(ZONES_LOCAL, &zones.path, zones.digest)));
         JobOptions {
             host_trees: BTreeMap::from([(host::LOCAL.to_owned(), self.toolchain.tree.clone())]),
-            locals: BTreeMap::from([(vendor::FOLDER.to_owned(), crates)]),
+            locals,
             ..JobOptions::default()
         }
     }
 
     /// Plans a release on the machine.
     pub(crate) fn plan(&self, project: &Project, release: &Release, runtime: Option<&BaseImage>) -> Result<Plan, Failure> {
-        let host =
-            Host { toolchain: &self.toolchain, crates: &self.crates, certificates: self.certificates.as_ref(), zones: None };
+        let (certificates, zones) = (self.certificates.as_ref(), self.zones.as_ref());
+        let host = Host { toolchain: &self.toolchain, crates: &self.crates, certificates, zones };
         Ok(plan_on_host(project, release, &host, runtime)?)
     }
 }

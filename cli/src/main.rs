@@ -27,6 +27,7 @@ mod host;
 mod init;
 mod interrupt;
 mod logins;
+mod mirrors;
 mod outputs;
 mod prepare;
 mod progress;

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result
                 .await
         }
         BuildImage::Host(_) => {
-            let machine = Machine::look(environment, narrate).await?;
+            let machine = Machine::look(release.tzdata, environment, narrate).await?;
             build
                 .run(machine.resources(), async |job: &dyn Job| {
                     let runtime = runtime(job, &release, mode(args)).await?;
@@ -123,6 +123,6 @@ pub(crate) fn flags(args: &ReleaseArgs) -> Flags {
         platform: args.solve.platform.clone(),
         labels: args.label.clone(),
         entrypoint: args.entrypoint.clone(),
-        tzdata: false,
+        tzdata: args.tzdata,
     }
 }

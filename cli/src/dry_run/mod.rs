@@ -14,7 +14,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use roche_engine::oci::registry::{Registry, RegistryOptions};
+use roche_engine::oci::registry::Registry;
 use roche_engine::op::Platform;
 use roche_engine::solver::{Job, JobOptions, ResolveMode, progress_channel};
 use roche_engine::{Definition, Digest, Error, Vertex};
@@ -27,7 +27,7 @@ use crate::backend::Backend;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::host::Machine;
-use crate::{build, logins, note};
+use crate::{build, logins, mirrors, note};
 
 /// How long a registry has to answer.
 const REGISTRY: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ pub(crate) async fn run(
     let images = resolve(release, backend, args, environment).await?;
     let plan = match &images.build {
         Some(build) => roche_frontend::plan::plan(project, release, build, images.runtime.as_ref())?,
-        None => Machine::look(environment, false).await?.plan(project, release, images.runtime.as_ref())?,
+        None => Machine::look(release.tzdata, environment, false).await?.plan(project, release, images.runtime.as_ref())?,
     };
     let unknown = unknown(&plan, &images);
     let definition = build::submitted(&plan, plan.target, &args.solve);
@@ -129,7 +129,7 @@ async fn resolve(
         Err(failure) if failure.exit == Exit::Unreachable => None,
         Err(failure) => return Err(failure),
     };
-    let registry = Registry::new(&RegistryOptions::default())?;
+    let registry = Registry::new(&mirrors::registries(environment)?)?;
     let mut unresolved = Vec::new();
     let mut resolved = Vec::new();
     let build = match &release.build_image {
