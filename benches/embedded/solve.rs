@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use roche_engine::Definition;
 use roche_engine::buildkit::{Address, Buildkit, Protocol};
-use roche_engine::local::{Local, LocalOptions};
+use roche_engine::local::{KeepStorage, Local, LocalOptions};
 use roche_engine::oci::RegistryOptions;
 use roche_engine::solver::{ArchiveDest, ArchiveFormat, Export, JobOptions, Solver, progress_channel};
 
@@ -73,6 +73,7 @@ fn exports(named: &str) -> Vec<Export> {
 fn solver_of(named: &str) -> Box<dyn Solver> {
     match named.split_once(':') {
         Some(("embedded", root)) => Box::new(Local::new(LocalOptions {
+            keep_storage: KeepStorage::All,
             root: root.into(),
             path: std::env::var_os("PATH").unwrap_or_default(),
             clock: SystemTime::now,
