@@ -29,10 +29,7 @@ impl Ref {
                 kept.push(*layer);
             }
         }
-        let mut contents = String::new();
-        for layer in &kept {
-            contents.push_str(&store.layer_content(*layer)?.to_string());
-        }
+        let contents: String = store.layer_contents(&kept)?.iter().map(Digest::to_string).collect();
         Ok(Self::Layers { layers: kept, content: Digest::of(contents.as_bytes()) })
     }
 

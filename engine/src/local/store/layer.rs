@@ -122,7 +122,11 @@ impl Store {
 
     /// Returns a layer's tree as it was committed.
     pub fn tree(&self, layer: LayerNumber) -> Result<Vec<u8>, Error> {
-        let expected: String = self.layer_column(layer, "SELECT tree FROM layers WHERE number = ?1 AND mode = ?2")?;
+        let select = "SELECT tree FROM layers WHERE number = ?1 AND mode = ?2";
+        let found: Option<String> = self
+            .index
+            .read(|tx| Ok(tx.prepare_cached(select)?.query_row((layer.row(), &self.mode), |row| row.get(0)).optional()?))?;
+        let expected = found.ok_or_else(|| self.no_layer(layer))?;
         let path = self.layer_path(layer).join("tree");
         let bytes = fs::read(&path).map_err(|error| fault::file(&path, error))?;
         if Digest::of(&bytes).to_string() != expected {
@@ -131,10 +135,19 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Returns the digest of a layer's content, as it was committed.
-    pub fn layer_content(&self, layer: LayerNumber) -> Result<Digest, Error> {
-        let text: String = self.layer_column(layer, "SELECT content FROM layers WHERE number = ?1 AND mode = ?2")?;
-        text.parse().map_err(|error| Error::Integrity(format!("layer {layer}: {error}; verify the cache")))
+    /// Returns the digests of layers' contents, as they were committed.
+    pub fn layer_contents(&self, layers: &[LayerNumber]) -> Result<Vec<Digest>, Error> {
+        // One transaction: each costs as much as many rows.
+        let texts = self.index.read(|tx| {
+            let mut select = tx.prepare_cached("SELECT content FROM layers WHERE number = ?1 AND mode = ?2")?;
+            let texts = layers.iter().map(|layer| select.query_row((layer.row(), &self.mode), |row| row.get(0)).optional());
+            Ok(texts.collect::<rusqlite::Result<Vec<Option<String>>>>()?)
+        })?;
+        let parsed = layers.iter().zip(texts).map(|(&layer, text)| {
+            let text = text.ok_or_else(|| self.no_layer(layer))?;
+            text.parse().map_err(|error| Error::Integrity(format!("layer {layer}: {error}; verify the cache")))
+        });
+        parsed.collect()
     }
 
     /// Returns a layer's folder; its files are in `fs` there.
@@ -156,11 +169,8 @@ impl Store {
         Ok(true)
     }
 
-    fn layer_column(&self, layer: LayerNumber, select: &str) -> Result<String, Error> {
-        let found = self
-            .index
-            .read(|tx| Ok(tx.prepare_cached(select)?.query_row((layer.row(), &self.mode), |row| row.get(0)).optional()?))?;
-        found.ok_or_else(|| fault::unusable(&self.layer_path(layer), format!("no layer of mode {:?}", self.mode)))
+    fn no_layer(&self, layer: LayerNumber) -> Error {
+        fault::unusable(&self.layer_path(layer), format!("no layer of mode {:?}", self.mode))
     }
 }
 
@@ -176,7 +186,7 @@ mod tests {
         let number = layer(&store, "a");
         assert_eq!(fs::read(store.layer_path(number).join("fs/file")).unwrap(), b"a");
         assert_eq!(store.tree(number).unwrap(), b"tree of a");
-        assert_eq!(store.layer_content(number).unwrap(), Digest::of(b"a"));
+        assert_eq!(store.layer_contents(&[number]).unwrap(), [Digest::of(b"a")]);
         assert_eq!(serde_json::to_string(&number).unwrap(), number.to_string());
         fs::write(store.layer_path(number).join("tree"), "else").unwrap();
         assert!(matches!(store.tree(number), Err(Error::Integrity(_))));

@@ -270,7 +270,7 @@ mod tests {
 
         let store = opened(folder.path());
         assert!(store.contains(&digest).unwrap());
-        assert_eq!(store.layer_content(kept).unwrap(), Digest::of(b"kept"));
+        assert_eq!(store.layer_contents(&[kept]).unwrap(), [Digest::of(b"kept")]);
         assert_eq!(layer(&store, "kept"), kept, "found by its content");
         assert!(store.tree(torn).is_err());
         assert!(layer(&store, "new") > kept);
