@@ -9,7 +9,7 @@
 //! they are uncompressed, the diff id of the config. A layer is fetched once, however many
 //! processes want it.
 
-use std::io::{Read, Seek as _, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek as _, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use crate::{Digest, Error};
 
 /// How long a registry that fails is asked again, at most.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// How much of a layer is decompressed, hashed and handed to a worker at once.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// An image that was found.
 pub(super) struct Found {
@@ -216,7 +218,9 @@ impl Operator {
         let digest = blob.digest;
         let feed = move |into: &mut dyn Write| -> std::io::Result<Digest> {
             let mut tar = Hashing::new(Decompressor::new(file, Limits::default())?);
-            std::io::copy(&mut tar, into)?;
+            let mut into = BufWriter::with_capacity(PIECE_BYTES, into);
+            std::io::copy(&mut tar, &mut into)?;
+            into.flush()?;
             Ok(tar.finish().1)
         };
         let unpacked = self

@@ -3,6 +3,7 @@
 //! Invariant: at most as many workers run at once as the machine has processors, and one that its
 //! job no longer waits for is ended.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -15,6 +16,8 @@ use crate::Error;
 
 /// What one message of a step's log holds at the most.
 const LOG_BYTES: usize = 32 << 10;
+/// What a pipe of content holds: as much as an ordinary user's may.
+const PIPE_BYTES: usize = 1 << 20;
 /// How much of what a worker complains of is kept.
 const COMPLAINT_BYTES: u64 = 4 << 10;
 
@@ -38,8 +41,9 @@ impl Operator {
     ) -> Result<(Answer, T), Error> {
         let _turn = self.turns.acquire().await.map_err(|_| Error::Cancelled)?;
         let mut worker = self.workers.spawn(work).await.map_err(broken)?;
-        let stdin = worker.stdin.take().and_then(|stdin| stdin.into_owned_fd().ok()).map(std::fs::File::from);
+        let stdin = worker.stdin.take().and_then(|stdin| stdin.into_owned_fd().ok()).map(File::from);
         let mut stdin = stdin.ok_or_else(|| nonsense("starting a worker"))?;
+        widen(&stdin);
         let feeding = tokio::task::spawn_blocking(move || {
             rustix::io::ioctl_fionbio(&stdin, false)?;
             let fed = feed(&mut stdin);
@@ -66,8 +70,9 @@ impl Operator {
         let _turn = self.turns.acquire().await.map_err(|_| Error::Cancelled)?;
         let mut worker = self.workers.spawn(work).await.map_err(broken)?;
         drop(worker.stdin.take());
-        let stdout = worker.stdout.take().and_then(|stdout| stdout.into_owned_fd().ok()).map(std::fs::File::from);
+        let stdout = worker.stdout.take().and_then(|stdout| stdout.into_owned_fd().ok()).map(File::from);
         let mut stdout = stdout.ok_or_else(|| nonsense("starting a worker"))?;
+        widen(&stdout);
         let stderr = worker.stderr.take();
         let taking = tokio::task::spawn_blocking(move || {
             rustix::io::ioctl_fionbio(&stdout, false)?;
@@ -90,6 +95,12 @@ impl Operator {
             _ => Err(nonsense("packing")),
         }
     }
+}
+
+/// Lets the two ends of a pipe take fewer turns.
+fn widen(pipe: &File) {
+    // One that stays as it is costs time and nothing else.
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
 }
 
 async fn log(from: Option<impl AsyncRead + Unpin>, stream: i64, report: &Report) {
