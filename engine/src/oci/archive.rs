@@ -9,7 +9,7 @@
 mod read;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 
 use super::descriptor::Descriptor;
 use super::hashing::Hashing;
@@ -18,6 +18,8 @@ use super::layout::{Named, blob_path, index_of, layout_file};
 pub(super) use read::places;
 
 const BLOCK_BYTES: usize = 512;
+/// How much of a blob is read at once.
+const BUFFER_BYTES: usize = 256 << 10;
 /// What fits into a number of octal digits; larger ones are written as GNU tar does.
 const MAX_OCTAL: u64 = 0o77_777_777_777;
 
@@ -79,7 +81,8 @@ pub(super) fn copy_blob(blobs: &dyn Blobs, descriptor: &Descriptor, out: &mut dy
     let blob = blobs
         .open(descriptor)
         .map_err(|error| io::Error::new(error.kind(), format!("blob {} cannot be read: {error}", descriptor.digest)))?;
-    let mut blob = Hashing::new(blob.take(descriptor.size_bytes.saturating_add(1)));
+    let blob = BufReader::with_capacity(BUFFER_BYTES, blob.take(descriptor.size_bytes.saturating_add(1)));
+    let mut blob = Hashing::new(blob);
     // What is too long must not reach the archive, whose head says the size already.
     let mut copied = io::copy(&mut blob.by_ref().take(descriptor.size_bytes), out)?;
     copied += io::copy(&mut blob, &mut io::sink())?;
