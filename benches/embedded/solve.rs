@@ -80,6 +80,7 @@ fn solver_of(named: &str) -> Box<dyn Solver> {
             engine: None,
             registries: RegistryOptions::default(),
             offline: false,
+            keep_storage: KeepStorage::default(),
         })),
         Some(("docker", socket)) => Box::new(Buildkit::new(Address::unix(socket, Protocol::Docker))),
         _ => panic!("{named:?} is no solver"),
