@@ -5,24 +5,24 @@ use std::io;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use roche_engine::oci::place::deliver;
+use roche_engine::solver::ArchiveDest;
 
 use crate::error::{self, Exit, Failure};
 
 /// Writes `bytes` to `path`: into a temporary file beside it, which then takes its name. A reader
-/// sees the old content or the new one, also after a crash.
+/// sees the old content or the new one, also after a crash; what a killed process left of such a
+/// write goes with the next one.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    write(path, bytes, |file| file.persist(path).map(drop).map_err(io::Error::from))
-        .map_err(|error| error::unwritable(path, &error))
+    deliver(&ArchiveDest::File(path.to_owned()), |out| out.write_all(bytes)).map_err(|error| match error {
+        roche_engine::Error::Output { source, .. } => error::unwritable(path, &source),
+        error => error.into(),
+    })
 }
 
-/// Writes a file as [`replace`] does, but keeps one that is there: that is
+/// Writes a file in the same way, but keeps one that is there: that is
 /// [`io::ErrorKind::AlreadyExists`].
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write(path, bytes, |file| file.persist_noclobber(path).map(drop).map_err(io::Error::from))
-}
-
-fn write(path: &Path, bytes: &[u8], persist: impl FnOnce(NamedTempFile) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".roche-");
@@ -31,7 +31,7 @@ fn write(path: &Path, bytes: &[u8], persist: impl FnOnce(NamedTempFile) -> io::R
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    persist(file)?;
+    file.persist_noclobber(path)?;
     // The new name is on the disk once its folder is.
     #[cfg(unix)]
     std::fs::File::open(folder)?.sync_all()?;

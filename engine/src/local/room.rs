@@ -3,6 +3,7 @@
 //! Invariant: such a failure names the cache's folder, whoever noticed it: the store, a worker, a
 //! fetch, or a step whose own program could not write.
 
+use std::io;
 use std::path::Path;
 
 use super::operate::Operator;
@@ -28,7 +29,8 @@ impl Operator {
     pub(super) fn for_want_of_room(&self, error: Error) -> Error {
         match error {
             error @ Error::Step { .. } if is_full(self.store.root()) => {
-                Error::Resource(format!("its disk is full, and {error}; free some space there"))
+                let source = io::Error::new(io::ErrorKind::StorageFull, format!("its disk is full, and {error}"));
+                Error::Store { path: self.store.root().to_owned(), source }
             }
             error => error,
         }
