@@ -154,10 +154,11 @@ impl From<EngineError> for Failure {
         let failure = Self::new(exit, &error);
         match &error {
             // What the daemon says beside it is the command, which says less than the step's name.
-            EngineError::Step { vertex, name, exit_code: Some(code), .. } => {
-                Self { vertex: *vertex, ..Self::say(exit, format!("step {name:?} failed with exit status {code}")) }
+            EngineError::Step { vertex, name, exit_code, hint, .. } => {
+                let said = exit_code.map(|code| Self::say(exit, format!("step {name:?} failed with exit status {code}")));
+                let failure = Self { vertex: *vertex, ..said.unwrap_or(failure) };
+                hint.iter().fold(failure, |failure, hint| failure.hint(hint.as_str()))
             }
-            EngineError::Step { vertex, .. } => Self { vertex: *vertex, ..failure },
             EngineError::Output { .. } if exit == Exit::Usage => {
                 failure.hint("name another place for the output: -o type=oci,dest=FILE, or -o FOLDER")
             }
@@ -295,7 +296,8 @@ mod tests {
     fn a_failed_step_is_1_and_a_lost_daemon_6() {
         let vertex = Some(Digest::of(b"compile"));
         for exit_code in [Some(101), None] {
-            let step = Failure::from(EngineError::Step { vertex, name: "compile".into(), exit_code, reason: "no".into() });
+            let step =
+                Failure::from(EngineError::Step { vertex, name: "compile".into(), exit_code, reason: "no".into(), hint: None });
             assert_eq!((step.exit, step.vertex), (Exit::Build, vertex));
         }
         let lost = EngineError::Daemon { doing: "solving".into(), reason: "closed".into() };

@@ -258,7 +258,8 @@ mod tests {
         });
         let shown = |vertex: Option<&str>, display| {
             let vertex = vertex.map(|name| Digest::of(name.as_bytes()));
-            let failure = Failure::from(Error::Step { vertex, name: "x".into(), exit_code: Some(1), reason: String::new() });
+            let failure =
+                Failure::from(Error::Step { vertex, name: "x".into(), exit_code: Some(1), reason: String::new(), hint: None });
             last_lines(&failure, &trace, display, false)
         };
         assert_eq!(shown(Some("second"), Display::Quiet).unwrap(), "\n--- second ---\nsecond wrote\n---\n");

@@ -41,6 +41,8 @@ pub enum Error {
         exit_code: Option<i32>,
         /// What the solver said.
         reason: String,
+        /// What to do, where the solver knows it.
+        hint: Option<String>,
     },
     /// An image could not be found, read or pushed.
     #[error("registry: {reference}: {reason}")]

@@ -44,6 +44,7 @@ pub(super) fn solve(status: &Status, definition: &Definition, failed: Option<&Ve
         name: name.unwrap_or_else(|| digest.to_string()),
         exit_code: details.exit_code.or_else(|| exit_code(&reason)),
         reason,
+        hint: None,
     }
 }
 
@@ -204,7 +205,7 @@ mod tests {
         let message = r#"process "false" did not complete successfully: exit code: 7"#;
         for details in [vec![vertex(exec)], vec![vertex(exec), detail("ExitMessage", r#"{"Code":7}"#)]] {
             match solve(&status(message, details), &definition, None) {
-                Error::Step { vertex, name, exit_code, reason } => {
+                Error::Step { vertex, name, exit_code, reason, .. } => {
                     assert_eq!((vertex, name.as_str(), exit_code), (Some(exec), "the step", Some(7)));
                     assert_eq!(reason, message);
                 }

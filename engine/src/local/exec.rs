@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::complaint;
 use super::layers::Begun;
 use super::operate::{Operator, unsupported};
 use super::report::Report;
@@ -68,10 +69,12 @@ impl Operator {
             valid_exit_codes: exec.valid_exit_codes.clone(),
             remove_stubs_recursive: exec.remove_mount_stubs_recursive,
         };
-        let Answer::Exec(ended) = self.run_logged(Work::Exec(step), report).await? else {
+        let (answer, complained) = self.run_logged(Work::Exec(step), report).await?;
+        let Answer::Exec(ended) = answer else {
             return Err(super::run::nonsense("running a step"));
         };
-        judge(vertex, exec, &ended).map_err(|error| self.for_want_of_room(error))?;
+        let hint = if complained { complaint::remedy(&self.workers.identity) } else { None };
+        judge(vertex, exec, &ended, hint).map_err(|error| self.for_want_of_room(error))?;
         let mut outputs: Outputs = prepared.unchanged;
         for (number, begun) in prepared.begun {
             outputs.insert(number, self.finish(begun, ended.copied).await?);
@@ -186,11 +189,11 @@ fn host_entry(entry: &solver::HostEntry) -> HostEntry {
 }
 
 fn lacking(report: &Report, reason: &str) -> Error {
-    Error::Step { vertex: None, name: report.name().to_owned(), exit_code: None, reason: reason.to_owned() }
+    Error::Step { vertex: None, name: report.name().to_owned(), exit_code: None, reason: reason.to_owned(), hint: None }
 }
 
 /// Turns an exit status that is no success into the step's failure.
-fn judge(vertex: &Vertex, exec: &Exec, ended: &Ended) -> Result<(), Error> {
+fn judge(vertex: &Vertex, exec: &Exec, ended: &Ended, hint: Option<String>) -> Result<(), Error> {
     let valid = if exec.valid_exit_codes.is_empty() { ended.status == 0 } else { exec.valid_exit_codes.contains(&ended.status) };
     if valid && ended.reason.is_none() {
         return Ok(());
@@ -200,5 +203,5 @@ fn judge(vertex: &Vertex, exec: &Exec, ended: &Ended) -> Result<(), Error> {
     });
     // What never started has no status of its own.
     let exit_code = if ended.reason.is_some() && ended.status == 1 { None } else { Some(ended.status) };
-    Err(Error::Step { vertex: Some(vertex.digest), name: vertex.name(), exit_code, reason })
+    Err(Error::Step { vertex: Some(vertex.digest), name: vertex.name(), exit_code, reason, hint })
 }

@@ -54,10 +54,11 @@ impl Operator {
                 actions: run.clone().collect(),
                 trees,
             };
-            let copied = match self.run_logged(Work::Files(task), report).await? {
+            let copied = match self.run_logged(Work::Files(task), report).await?.0 {
                 Answer::Changed { copied } => copied,
                 Answer::Refused { reason } => {
-                    return Err(Error::Step { vertex: Some(vertex.digest), name: vertex.name(), exit_code: None, reason });
+                    let (vertex, name) = (Some(vertex.digest), vertex.name());
+                    return Err(Error::Step { vertex, name, exit_code: None, reason, hint: None });
                 }
                 _ => return Err(super::run::nonsense("changing files")),
             };

@@ -44,6 +44,7 @@ impl Operator {
             name: vertex.name(),
             exit_code: None,
             reason: format!("the folder {name:?} is not offered"),
+            hint: None,
         })?;
         // The op itself names a content that the caller knows.
         let known = local.content.filter(|content| source.attrs.get("local.sharedkeyhint") == Some(&content.hex()));

@@ -10,6 +10,7 @@
 //! Invariant: the tree of a layer says what it holds, owners and devices included; the file system
 //! holds as much of that as the user's rights allow.
 
+mod complaint;
 mod exec;
 mod export;
 mod files;

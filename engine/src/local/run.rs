@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::complaint::Complaint;
 use super::ids::{Facts, Identity, find};
 use super::operate::Operator;
 use super::report::Report;
@@ -22,15 +23,15 @@ const PIPE_BYTES: usize = 1 << 20;
 const COMPLAINT_BYTES: u64 = 4 << 10;
 
 impl Operator {
-    /// Has work done whose output is the vertex's log.
-    pub(super) async fn run_logged(&self, work: Work, report: &Report) -> Result<Answer, Error> {
+    /// Has work done whose output is the vertex's log; says whether the log [complains](Complaint).
+    pub(super) async fn run_logged(&self, work: Work, report: &Report) -> Result<(Answer, bool), Error> {
         let _turn = self.turns.acquire().await.map_err(|_| Error::Cancelled)?;
         let mut worker = self.workers.spawn(work).await.map_err(broken)?;
         drop(worker.stdin.take());
         let (stdout, stderr) = (worker.stdout.take(), worker.stderr.take());
         // A step's children may keep the pipes open; they end with the worker.
-        let (answer, (), ()) = tokio::join!(worker.answer(), log(stdout, 1, report), log(stderr, 2, report));
-        answer.map_err(broken)
+        let (answer, first, second) = tokio::join!(worker.answer(), log(stdout, 1, report), log(stderr, 2, report));
+        Ok((answer.map_err(broken)?, first || second))
     }
 
     /// Has work done that reads what `feed` writes, and returns what that came to.
@@ -103,12 +104,15 @@ fn widen(pipe: &File) {
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
 }
 
-async fn log(from: Option<impl AsyncRead + Unpin>, stream: i64, report: &Report) {
-    let Some(mut from) = from else { return };
+async fn log(from: Option<impl AsyncRead + Unpin>, stream: i64, report: &Report) -> bool {
+    let mut complaint = Complaint::default();
+    let Some(mut from) = from else { return false };
     let mut buffer = vec![0; LOG_BYTES];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        complaint.hear(&buffer[..length]);
         report.log(stream, buffer[..length].to_vec()).await;
     }
+    complaint.heard()
 }
 
 /// Says that a worker answered another question.

@@ -23,7 +23,7 @@ const ANSWER_BYTES: u64 = 16 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Workers {
     root: PathBuf,
-    pub(super) identity: Identity,
+    pub(in crate::local) identity: Identity,
 }
 
 /// A running worker.

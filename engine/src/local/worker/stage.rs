@@ -16,7 +16,6 @@ use super::inside::{self, Leaf};
 use super::mounting::{self, Attrs};
 use super::overlay;
 use super::protocol::{Doing, Failure, HostEntry, HostNode, Mount, Source, Upper};
-use crate::local::ids::Ids;
 
 /// What no mount but the root of a step allows.
 pub(super) const STRICT: Attrs = Attr::MOUNT_ATTR_NODEV.union(Attr::MOUNT_ATTR_NOSUID);
@@ -80,7 +79,7 @@ impl Stage {
     ///
     /// A read-only root can be written to as well, in memory, so that mount points can be made; its
     /// mount is made read-only afterwards.
-    pub(super) fn source(&mut self, mount: &Mount, ids: &Ids) -> Result<OwnedFd, Failure> {
+    pub(super) fn source(&mut self, mount: &Mount) -> Result<OwnedFd, Failure> {
         let doing = || format!("mounting {}", mount.target);
         let path = match &mount.source {
             Source::Layers { layers, upper } => match upper {
@@ -113,10 +112,7 @@ impl Stage {
             }
             Source::Secret { bytes, mode, uid, gid } => {
                 let path = self.file(bytes, *mode)?;
-                // With one id it is the step's already, and there is nobody else.
-                if *ids != Ids::Single {
-                    std::os::unix::fs::chown(&path, Some(*uid), Some(*gid)).doing(doing)?;
-                }
+                std::os::unix::fs::chown(&path, Some(*uid), Some(*gid)).doing(doing)?;
                 path
             }
         };

@@ -39,10 +39,13 @@ pub(super) fn run(task: &Task, exec: &Exec) -> Result<Ended, Failure> {
     let Some((Mount { readonly, .. }, others)) = exec.mounts.split_first() else {
         return Err(Failure::new("mounting the step's root", "no mount has the target /"));
     };
-    let root = stage.source(&exec.mounts[0], &task.ids)?;
+    if let Some(reason) = others.iter().find_map(|mount| owner_refused(mount, task)) {
+        return Ok(Ended { status: 1, reason: Some(reason), ..Ended::default() });
+    }
+    let root = stage.source(&exec.mounts[0])?;
     let mut mounts = names(&mut stage, exec)?;
     for mount in others {
-        match placed(&mut stage, mount, task) {
+        match placed(&mut stage, mount) {
             Ok(placed) => mounts.push(placed),
             // What is selected is the op's affair, not the machine's.
             Err(failure) if !mount.selector.is_empty() && !failure.exhausted => {
@@ -103,6 +106,14 @@ fn sorted(mounts: &[Mount]) -> Result<Vec<Mount>, Failure> {
     }
 }
 
+/// Says why a secret cannot have the owner that it is to have.
+fn owner_refused(mount: &Mount, task: &Task) -> Option<String> {
+    let Source::Secret { uid, gid, .. } = mount.source else { return None };
+    let owner = user::User { uid, gid, groups: vec![gid] };
+    let reason = user::refuse(&owner, &task.ids, &task.user).err()?;
+    Some(format!("the owner of the secret at {}: {reason}", mount.target))
+}
+
 /// Makes `/etc/resolv.conf` and `/etc/hosts`, as BuildKit writes them.
 fn names(stage: &mut Stage, exec: &Exec) -> Result<Vec<Placed>, Failure> {
     let resolv = match exec.network {
@@ -128,8 +139,8 @@ fn names(stage: &mut Stage, exec: &Exec) -> Result<Vec<Placed>, Failure> {
 }
 
 /// Puts a mount's source on the stage and copies the mount.
-fn placed(stage: &mut Stage, mount: &Mount, task: &Task) -> Result<Placed, Failure> {
-    let place = stage.source(mount, &task.ids)?;
+fn placed(stage: &mut Stage, mount: &Mount) -> Result<Placed, Failure> {
+    let place = stage.source(mount)?;
     let mut attrs = STRICT;
     if mount.readonly {
         attrs |= Attr::MOUNT_ATTR_RDONLY;

@@ -123,6 +123,18 @@ async fn a_secret_is_a_file_of_its_owner_and_never_on_disk() {
 }
 
 #[tokio::test]
+async fn a_secret_for_an_owner_that_is_not_mapped_comes_with_a_remedy() {
+    let mut bench = Bench::new();
+    let mut exec = bench.script("cat /run/s");
+    exec.mounts.push(mount("/run/s", Source::Secret { bytes: b"hush\n".to_vec(), mode: 0o440, uid: 5, gid: 0 }));
+    bench.workers.identity = Identity { ids: Ids::Single, mappers: None, user: "ann".to_owned(), lacking: None };
+    let ran = bench.run(exec).await;
+    let reason = ran.ended.reason.unwrap();
+    assert!(reason.contains("the secret at /run/s: uid 5 is not mapped: give ann a range"), "{reason}");
+    assert_eq!((ran.ended.status, ran.out.as_str()), (1, ""));
+}
+
+#[tokio::test]
 async fn a_host_tree_is_read_only_and_holds_what_was_named() {
     let bench = Bench::new();
     let folder = tempfile::tempdir().unwrap();
