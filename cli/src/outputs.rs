@@ -29,7 +29,9 @@ pub(crate) enum Output {
     Registry,
     /// A file, or standard output.
     Archive { format: ArchiveFormat, dest: ArchiveDest },
-    /// A folder.
+    /// An OCI image layout as a folder.
+    Layout { dest: PathBuf },
+    /// A folder of files.
     Folder { dest: PathBuf },
 }
 
@@ -54,6 +56,8 @@ impl Output {
         let dest = attrs.remove("dest");
         let push =
             attrs.remove("push").map(|text| boolean(&text).ok_or_else(|| usage("push is neither true nor false"))).transpose()?;
+        let tar = if kind == "oci" { attrs.remove("tar") } else { None };
+        let tar = tar.map(|text| boolean(&text).ok_or_else(|| usage("tar is neither true nor false"))).transpose()?;
         if let Some(key) = attrs.keys().next() {
             return Err(usage(&format!("{key:?} is not known here")));
         }
@@ -71,6 +75,10 @@ impl Output {
             }
             "docker" if dest.is_none() => Ok(vec![Self::Store]),
             "docker" => archive(ArchiveFormat::Docker),
+            "oci" if tar == Some(false) => match dest.filter(|dest| !dest.is_empty()) {
+                Some(dest) => Ok(vec![Self::Layout { dest: PathBuf::from(dest) }]),
+                None => Err(usage("it needs dest=FOLDER")),
+            },
             "oci" => archive(ArchiveFormat::Oci),
             "tar" => archive(ArchiveFormat::Tar),
             "image" | "registry" if dest.is_some() => Err(usage("it takes no dest")),
@@ -93,6 +101,7 @@ impl Output {
             Self::Store => Export::Store { names },
             Self::Registry => Export::Registry { names },
             Self::Archive { format, dest } => Export::Archive { format, names, dest },
+            Self::Layout { dest } => Export::Layout { names, dest },
             Self::Folder { dest } => Export::Folder { dest },
         }
     }
@@ -101,7 +110,7 @@ impl Output {
     pub(crate) fn place(&self) -> Option<&Path> {
         match self {
             Self::Archive { dest: ArchiveDest::File(file), .. } => Some(file),
-            Self::Folder { dest } => Some(dest),
+            Self::Layout { dest } | Self::Folder { dest } => Some(dest),
             _ => None,
         }
     }
@@ -109,6 +118,10 @@ impl Output {
     /// Says whether standard output is where the result goes.
     pub(crate) fn is_stdout(&self) -> bool {
         matches!(self, Self::Archive { dest: ArchiveDest::Stdout, .. })
+    }
+
+    fn is_folder(&self) -> bool {
+        matches!(self, Self::Layout { .. } | Self::Folder { .. })
     }
 
     /// Says whether what is written is an image, which has a digest, and not its files alone.
@@ -196,7 +209,7 @@ impl Request {
         let inputs: BTreeSet<PathBuf> =
             self.inputs.iter().chain(inputs).map(|file| files::place(&environment.folder.join(file))).collect();
         let mut places = BTreeSet::new();
-        let written = self.outputs.iter().filter_map(|output| Some((output.place()?, matches!(output, Output::Folder { .. }))));
+        let written = self.outputs.iter().filter_map(|output| Some((output.place()?, output.is_folder())));
         let told = args.metadata_file.iter().chain(&args.iidfile).map(|file| (file.as_path(), false));
         for (path, is_folder) in written.chain(told) {
             files::named_in_a_line(path.as_os_str())?;
@@ -306,6 +319,8 @@ mod tests {
             ("type=image,push=F", Output::Store),
             ("type=registry", Output::Registry),
             ("type=registry,push=1", Output::Registry),
+            ("type=oci,dest=out,tar=false", Output::Layout { dest: "out".into() }),
+            ("type=oci,dest=a.tar,tar=true", file(ArchiveFormat::Oci, "a.tar")),
             ("type=docker,dest=a.tar", file(ArchiveFormat::Docker, "a.tar")),
             ("type=oci,\"dest=a,b \"\"c\"\".tar\"", file(ArchiveFormat::Oci, "a,b \"c\".tar")),
             ("TYPE=tar,dest=x ", file(ArchiveFormat::Tar, "x ")),
@@ -333,6 +348,9 @@ mod tests {
             ("type=oci,dest", "attribute 2 has no value"),
             ("type=oci,\"dest=x", "quote"),
             ("type=local", "needs dest"),
+            ("type=oci,tar=false", "needs dest"),
+            ("type=oci,dest=x,tar=maybe", "neither true nor false"),
+            ("type=docker,dest=x,tar=false", "\"tar\" is not known"),
             ("type=image,push=yes", "neither true nor false"),
             ("type=oci,dest=x,push=true", "type=image and type=registry alone"),
             ("type=local,dest=x,push=true", "type=image and type=registry alone"),

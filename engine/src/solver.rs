@@ -144,6 +144,13 @@ pub enum Export {
         /// Where it goes.
         dest: ArchiveDest,
     },
+    /// An image as a folder: an OCI image layout.
+    Layout {
+        /// The names written into it.
+        names: Vec<String>,
+        /// The folder; made where it is missing, and added to where it is a layout.
+        dest: PathBuf,
+    },
     /// The result's files under a folder.
     Folder {
         /// The folder; made where it is missing.

@@ -75,6 +75,10 @@ pub(super) fn plan(exports: &[Export], exporters: Exporters, daemon: &str) -> Re
             Export::Archive { format: ArchiveFormat::Docker, names, .. } => {
                 files.push(exporter("docker", [name(names), yes(OCI)], export))
             }
+            Export::Layout { .. } => {
+                let missing = vec!["an OCI layout as a folder (the embedded engine writes it)".to_owned()];
+                return Err(Error::Unsupported { solver: daemon.to_owned(), missing });
+            }
             Export::Folder { .. } => files.push(exporter("local", [], export)),
         }
     }

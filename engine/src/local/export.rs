@@ -25,7 +25,9 @@ use super::store::{LayerNumber, Store};
 use super::worker::Work;
 use crate::buildkit::load;
 use crate::oci::place::deliver;
-use crate::oci::{Blob, Blobs, Compression, Descriptor, Image, Layer, Named, Reference, archive, compress, docker_archive};
+use crate::oci::{
+    Blob, Blobs, Compression, Descriptor, Image, Layer, Named, Reference, archive, compress, docker_archive, layout,
+};
 use crate::solver::{ArchiveDest, ArchiveFormat, Export, Exported};
 use crate::{Digest, Error};
 
@@ -57,6 +59,12 @@ impl LocalJob {
                     told(&mut response, &names);
                     operator.archive(Arc::clone(image), format, names, dest).await?;
                 }
+                (Export::Layout { names, dest }, Some(image)) => {
+                    told(&mut response, &names);
+                    let (image, blobs) = (Arc::clone(image), Stored(Arc::clone(&operator.store)));
+                    let write = move || layout::write(&dest, &[Named { image: &image, names: &names, created: None }], &blobs);
+                    blocking(write).await?;
+                }
                 (Export::Registry { names }, Some(image)) => {
                     told(&mut response, &names);
                     operator.push(image, &names).await?;
@@ -67,7 +75,7 @@ impl LocalJob {
                 }
                 (Export::Archive { dest, .. }, _) => operator.tar(made.layers()?, dest).await?,
                 (Export::Folder { dest }, _) => operator.folder_of(made.layers()?, dest).await?,
-                (Export::Registry { .. } | Export::Store { .. }, None) => {
+                (Export::Registry { .. } | Export::Store { .. } | Export::Layout { .. }, None) => {
                     return Err(unsupported("an output that needs an image"));
                 }
             }
@@ -89,7 +97,7 @@ fn doing(export: &Export) -> String {
         Export::Registry { names } => format!("pushing {}", names.join(", ")),
         Export::Archive { dest: ArchiveDest::File(file), .. } => format!("writing {}", file.display()),
         Export::Archive { dest: ArchiveDest::Stdout, .. } => "writing to standard output".to_owned(),
-        Export::Folder { dest } => format!("writing {}", dest.display()),
+        Export::Layout { dest, .. } | Export::Folder { dest } => format!("writing {}", dest.display()),
     }
 }
 

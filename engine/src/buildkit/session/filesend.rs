@@ -45,7 +45,7 @@ impl FileSend {
         let received = |export: &Export| match export {
             Export::Archive { dest, .. } => Some(Output::Archive(dest.clone())),
             Export::Folder { dest } => Some(Output::Folder(dest.clone())),
-            Export::Store { .. } | Export::Registry { .. } => None,
+            Export::Store { .. } | Export::Registry { .. } | Export::Layout { .. } => None,
         };
         let outputs: BTreeMap<_, _> =
             exports.iter().enumerate().filter_map(|(number, export)| Some((number, received(export)?))).collect();
