@@ -73,9 +73,7 @@ impl Daemon {
 
     /// Runs a test's body on this daemon, and counts it in `$ROCHE_TEST_TALLY`.
     pub(crate) fn test(self, name: &str, body: impl Fn(&Self)) {
-        let mut tally = OpenOptions::new().append(true).create(true).open(setting("ROCHE_TEST_TALLY")).expect("the tally opens");
-        // One write, so that lines of tests that run at once do not mix.
-        tally.write_all(format!("{} {name}\n", self.name).as_bytes()).expect("the tally is written");
+        count(&self.name, name);
         let _alone = (self.name == "docker20").then(|| DOCKER20.lock().unwrap_or_else(PoisonError::into_inner));
         body(&self);
     }
@@ -196,6 +194,13 @@ pub(crate) fn registry() -> String {
 /// `runtime-busybox`, `runtime-musl`, `runtime-distroless`.
 pub(crate) fn image(name: &str) -> String {
     format!("{}/{name}:1", registry())
+}
+
+/// Counts a test's body in `$ROCHE_TEST_TALLY`; `backend` is a daemon's name, or the embedded engine's.
+pub(crate) fn count(backend: &str, name: &str) {
+    let mut tally = OpenOptions::new().append(true).create(true).open(setting("ROCHE_TEST_TALLY")).expect("the tally opens");
+    // One write, so that lines of tests that run at once do not mix.
+    tally.write_all(format!("{backend} {name}\n").as_bytes()).expect("the tally is written");
 }
 
 fn setting(variable: &str) -> String {

@@ -42,7 +42,7 @@ mod trace;
 pub(crate) use build_image::{Sleeping, dated_2100, with_cargo};
 pub(crate) use campaign::{Campaign, Random, cells};
 pub(crate) use container::Container;
-pub(crate) use daemon::{Daemon, Tag, image, registry};
+pub(crate) use daemon::{Daemon, Tag, count, image, registry};
 pub(crate) use ended::Ended;
 pub(crate) use files::{Entry, contains, files};
 pub(crate) use http::request;

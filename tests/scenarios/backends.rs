@@ -1,5 +1,8 @@
 //! The solvers that the list runs on.
 //!
+//! The embedded engine stands there three times, as root, as a user with ranges of ids and as one
+//! who has no id but its own: `embedded`, `embedded-subuid` and `embedded-1uid`.
+//!
 //! `ROCHE_TEST_BUILDKITD` names the socket of a buildkitd and adds a column: the newest BuildKit has
 //! capabilities that no dockerd of the tests has.
 //!
@@ -17,8 +20,10 @@ use roche_engine::local::{KeepStorage, Local, LocalOptions};
 use roche_engine::oci::RegistryOptions;
 use roche_engine::solver::{ArchiveDest, ArchiveFormat, Export, JobOptions, Solver, progress_channel};
 use roche_engine::{Definition, Error};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
+use super::ordinary::{self, Ordinary};
 use super::tree::Tree;
 use super::{Kind, Outcome};
 use crate::harness::Daemon;
@@ -31,11 +36,15 @@ const PROGRESS_BYTES: u32 = 1 << 20;
 /// How long one definition may take; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// BuildKit's newest line.
+/// BuildKit's newest line has a name for the capability, and no daemon says that it has it.
 const LACKS_NEWEST: &[&str] = &[];
 /// BuildKit 0.13, of dockerd 26.1.
-const LACKS_26: &[&str] =
-    &["exec.validexitcode", "file.copy.alwaysreplaceexistingdestpaths", "file.copy.requiredpaths", "file.symlink.create"];
+const LACKS_26: &[&str] = &[
+    "exec.validexitcode",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.requiredpaths",
+    "file.symlink.create",
+];
 /// BuildKit 0.8, of dockerd 20.10.
 const LACKS_20: &[&str] = &[
     "diffop",
@@ -55,39 +64,103 @@ const LACKS_EMBEDDED: &[&str] = &[];
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("the runtime starts"));
 
-/// Solves a definition and reads its tree; the folder is for files on the way.
-type Solve = dyn Fn(&Definition, JobOptions, &Path) -> Outcome + Send + Sync;
+/// Solves a definition, whose tree becomes the archive at a path, in a folder for files on the way.
+type Solve = dyn Fn(&Definition, JobOptions, &Path) -> Result<(), Failed> + Send + Sync;
+
+/// Why there is no tree.
+#[derive(Serialize, Deserialize, Debug)]
+pub(super) struct Failed {
+    kind: Kind,
+    message: String,
+}
 
 /// A column of the table.
 pub(super) struct Backend {
     /// Its name there.
     pub(super) name: &'static str,
+    /// How scenarios name it where it does something its own way.
+    pub(super) solver: &'static str,
     /// How many scenarios run side by side.
     pub(super) lanes: usize,
     /// The capabilities that it is known to lack.
     pub(super) lacks: &'static [&'static str],
     /// Whether steps have one uid alone.
     pub(super) single_uid: bool,
+    /// The daemon, where it is one.
+    pub(super) daemon: Option<Daemon>,
     /// Calls a solver in this process, or a program that has one.
-    pub(super) solve: Box<Solve>,
-    /// Counts a scenario that runs on a daemon.
-    pub(super) tally: Option<Daemon>,
+    solve: Box<Solve>,
+}
+
+impl Backend {
+    /// Solves a definition and reads its tree; the folder is for files on the way.
+    pub(super) fn outcome(&self, definition: &Definition, options: JobOptions, folder: &Path) -> Outcome {
+        let archive = folder.join("tree.tar");
+        let Failed { kind, message } = match (self.solve)(definition, options, &archive) {
+            Ok(()) => match fs::read(&archive).map_err(|error| error.to_string()).and_then(|tar| Tree::of_tar(&tar)) {
+                Ok(tree) => {
+                    // The next round writes its own.
+                    let _ = fs::remove_file(&archive);
+                    return Outcome::Tree(tree);
+                }
+                Err(message) => Failed { kind: Kind::Other("tar".to_owned()), message },
+            },
+            Err(failed) => failed,
+        };
+        Outcome::Failure { kind, message }
+    }
 }
 
 // The embedded engine starts its own program anew for what needs namespaces, and here that is the
-// tests': it is caught before their harness has a thread.
+// tests': it is caught before their harness has a thread. An ordinary user's engine is as well.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static WORKER: extern "C" fn() = {
     extern "C" fn start() {
         roche_engine::local::worker_main();
+        ordinary::solve_if_asked();
     }
     start
 };
 
-/// The embedded engine, with a store of its own in `root`.
-fn embedded(root: &Path) -> Backend {
-    let options = LocalOptions {
+/// All back ends; the embedded engine keeps its stores in `root`.
+pub(super) fn all(root: &Path) -> Vec<Backend> {
+    // The old daemon's BuildKit is not safe with two builds at once.
+    let mut all = vec![daemon(Daemon::docker20(), "docker20", 1, LACKS_20), daemon(Daemon::docker26(), "docker26", 4, LACKS_26)];
+    let store = root.join("root");
+    let solve = move |definition: &Definition, options, archive: &Path| solve_embedded(&store, definition, options, archive);
+    all.push(embedded("embedded", Box::new(solve)));
+    all.push(ordinary("embedded-subuid", Ordinary::new(root, "nobody:500000000:65536\n")));
+    all.push(Backend { single_uid: true, ..ordinary("embedded-1uid", Ordinary::new(root, "")) });
+    if let Some(socket) = env::var_os("ROCHE_TEST_BUILDKITD") {
+        let solve = by(Arc::new(Buildkit::new(Address::unix(socket, Protocol::Buildkit))));
+        let name = "buildkitd";
+        all.push(Backend { name, solver: name, lanes: 4, lacks: LACKS_NEWEST, single_uid: false, daemon: None, solve });
+    }
+    all
+}
+
+fn daemon(daemon: Daemon, name: &'static str, lanes: usize, lacks: &'static [&'static str]) -> Backend {
+    let solve = by(Arc::new(Buildkit::new(Address::unix(&daemon.socket, Protocol::Docker))));
+    Backend { name, solver: name, lanes, lacks, single_uid: false, daemon: Some(daemon), solve }
+}
+
+fn embedded(name: &'static str, solve: Box<Solve>) -> Backend {
+    Backend { name, solver: "embedded", lanes: 4, lacks: LACKS_EMBEDDED, single_uid: false, daemon: None, solve }
+}
+
+fn ordinary(name: &'static str, user: Ordinary) -> Backend {
+    embedded(name, Box::new(move |definition, options, archive| user.solve(definition, options, archive)))
+}
+
+/// Solves by a solver of this process.
+fn by(solver: Arc<dyn Solver>) -> Box<Solve> {
+    Box::new(move |definition, options, archive| RUNTIME.block_on(outcome(&*solver, definition, options, archive)))
+}
+
+/// Solves by the embedded engine of this process, with its store in `root`.
+pub(super) fn solve_embedded(root: &Path, definition: &Definition, options: JobOptions, archive: &Path) -> Result<(), Failed> {
+    let solver = Local::new(LocalOptions {
         keep_storage: KeepStorage::All,
         root: root.to_owned(),
         path: env::var_os("PATH").unwrap_or_default(),
@@ -95,49 +168,16 @@ fn embedded(root: &Path) -> Backend {
         engine: None,
         registries: RegistryOptions::default(),
         offline: false,
-    };
-    let solve = in_process(Arc::new(Local::new(options)));
-    // As root, which the tests are; an ordinary user's one uid is a matter of the engine's own tests.
-    Backend { name: "embedded", lanes: 4, lacks: LACKS_EMBEDDED, single_uid: false, solve, tally: None }
+    });
+    RUNTIME.block_on(outcome(&solver, definition, options, archive))
 }
 
-/// All back ends; the embedded engine keeps its store in `root`.
-pub(super) fn all(root: &Path) -> Vec<Backend> {
-    // The old daemon's BuildKit is not safe with two builds at once.
-    let mut all = vec![daemon(Daemon::docker20(), "docker20", 1, LACKS_20), daemon(Daemon::docker26(), "docker26", 4, LACKS_26)];
-    all.push(embedded(root));
-    if let Some(socket) = env::var_os("ROCHE_TEST_BUILDKITD") {
-        let solver = Arc::new(Buildkit::new(Address::unix(socket, Protocol::Buildkit)));
-        let solve = in_process(solver);
-        all.push(Backend { name: "buildkitd", lanes: 4, lacks: LACKS_NEWEST, single_uid: false, solve, tally: None });
-    }
-    all
-}
-
-fn daemon(daemon: Daemon, name: &'static str, lanes: usize, lacks: &'static [&'static str]) -> Backend {
-    let solver = Arc::new(Buildkit::new(Address::unix(&daemon.socket, Protocol::Docker)));
-    Backend { name, lanes, lacks, single_uid: false, solve: in_process(solver), tally: Some(daemon) }
-}
-
-/// Solves by a solver of this process.
-fn in_process(solver: Arc<dyn Solver>) -> Box<Solve> {
-    Box::new(move |definition, options, folder| RUNTIME.block_on(outcome(&*solver, definition, options, folder)))
-}
-
-async fn outcome(solver: &dyn Solver, definition: &Definition, mut options: JobOptions, folder: &Path) -> Outcome {
-    let archive = folder.join("tree.tar");
-    let dest = ArchiveDest::File(archive.clone());
+async fn outcome(solver: &dyn Solver, definition: &Definition, mut options: JobOptions, archive: &Path) -> Result<(), Failed> {
+    let dest = ArchiveDest::File(archive.to_owned());
     options.exports = vec![Export::Archive { format: ArchiveFormat::Tar, names: Vec::new(), dest }];
-    match tokio::time::timeout(PATIENCE, export(solver, definition, options)).await {
-        Ok(Ok(())) => {
-            let tree = fs::read(&archive).map_err(|error| error.to_string()).and_then(|tar| Tree::of_tar(&tar));
-            // The next round writes its own.
-            let _ = fs::remove_file(&archive);
-            tree.map_or_else(|message| Outcome::Failure { kind: Kind::Other("tar".to_owned()), message }, Outcome::Tree)
-        }
-        Ok(Err(error)) => Outcome::Failure { kind: kind(&error), message: error.to_string() },
-        Err(_) => Outcome::Failure { kind: Kind::Other("time".to_owned()), message: format!("no end after {PATIENCE:?}") },
-    }
+    let slow = || Failed { kind: Kind::Other("time".to_owned()), message: format!("no end after {PATIENCE:?}") };
+    let solved = tokio::time::timeout(PATIENCE, export(solver, definition, options)).await.map_err(|_| slow())?;
+    solved.map_err(|error| Failed { kind: kind(&error), message: message(&error) })
 }
 
 async fn export(solver: &dyn Solver, definition: &Definition, options: JobOptions) -> Result<(), Error> {
@@ -153,6 +193,14 @@ async fn export(solver: &dyn Solver, definition: &Definition, options: JobOption
     };
     reader.abort();
     result
+}
+
+/// What a failure says, and what to do about it.
+fn message(error: &Error) -> String {
+    match error {
+        Error::Step { hint: Some(hint), .. } => format!("{error}; {hint}"),
+        error => error.to_string(),
+    }
 }
 
 fn kind(error: &Error) -> Kind {

@@ -115,13 +115,18 @@ impl Draft {
             std::fs::create_dir(&path).expect("a folder is made");
             fill(&path);
         }
-        self.locals.insert(name.to_owned(), LocalDir { path, admits: Arc::new(|_, _| true), content: None });
+        self.locals.insert(name.to_owned(), folder(path));
     }
 
     /// Gives the job a secret.
     pub(super) fn secret(&mut self, id: &str, value: &str) {
         self.secrets.insert(id.to_owned(), value.into());
     }
+}
+
+/// A folder of the client's, of which nothing is held back.
+pub(super) fn folder(path: PathBuf) -> LocalDir {
+    LocalDir { path, admits: Arc::new(|_, _| true), content: None }
 }
 
 /// A shell script over `root`, whose first failing command fails it; it can write to `/tmp` and to

@@ -30,6 +30,7 @@ mod exec;
 mod exec_host;
 mod make;
 mod mounts;
+mod ordinary;
 mod remove;
 mod report;
 mod secrets;
@@ -41,6 +42,7 @@ mod unpack;
 use std::collections::BTreeSet;
 
 use roche_engine::op::Edge;
+use serde::{Deserialize, Serialize};
 
 use draft::Draft;
 use tree::Tree;
@@ -90,7 +92,7 @@ enum Outcome {
 }
 
 /// What a failure is about: a variant of the engine's error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 enum Kind {
     /// A step, with its process's exit code where there was one.
     Step(Option<i32>),

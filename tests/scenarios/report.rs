@@ -13,7 +13,7 @@ use roche_engine::solver::JobOptions;
 use super::backends::Backend;
 use super::draft::Draft;
 use super::{Expect, Kind, Outcome, Scenario};
-use crate::harness::unique;
+use crate::harness::{count, unique};
 
 /// Holds a part of the names of the scenarios that are to run.
 const WANTED: &str = "ROCHE_TEST_SCENARIO";
@@ -51,7 +51,8 @@ fn table(list: &[(&str, &Scenario)], columns: &[Vec<Cell>], backends: &[Backend]
     let mut table = String::new();
     let width = list.iter().map(|(_, scenario)| scenario.name.len()).max().unwrap_or_default();
     let mut line = |name: &str, cells: &[&str]| {
-        let cells: String = cells.iter().map(|cell| format!(" | {cell:9}")).collect();
+        let cells: String =
+            cells.iter().zip(backends).map(|(cell, Backend { name, .. })| format!(" | {cell:0$}", name.len())).collect();
         let _ = write!(table, "\n{name:width$}{cells}");
     };
     line("scenario", &backends.iter().map(|backend| backend.name).collect::<Vec<_>>());
@@ -92,9 +93,13 @@ fn column(list: &[(&str, &Scenario)], backend: &Backend) -> Vec<Cell> {
                         let cell = cell(scenario, backend);
                         cells.lock().expect("no lane panics").insert(i, cell);
                     };
-                    match &backend.tally {
-                        Some(daemon) => daemon.clone().test(&format!("scenarios::{theme}: {}", scenario.name), |_| run()),
-                        None => run(),
+                    let name = format!("scenarios::{theme}: {}", scenario.name);
+                    match &backend.daemon {
+                        Some(daemon) => daemon.clone().test(&name, |_| run()),
+                        None => {
+                            count(backend.name, &name);
+                            run();
+                        }
                     }
                 }
             });
@@ -114,11 +119,11 @@ fn cell(scenario: &Scenario, backend: &Backend) -> Cell {
         let target = (round.graph)(&mut draft);
         let definition = draft.definition(target);
         let options = JobOptions { locals: draft.locals, secrets: draft.secrets, ..JobOptions::default() };
-        let solve = || (backend.solve)(&definition, options, folder.path());
+        let solve = || backend.outcome(&definition, options, folder.path());
         let Ok(outcome) = panic::catch_unwind(AssertUnwindSafe(solve)) else {
             return Cell { says: "FAILS", wrong: Some("the back end panicked".to_owned()), ..cell };
         };
-        let own = round.own.iter().find(|(name, ..)| *name == backend.name);
+        let own = round.own.iter().find(|(name, ..)| *name == backend.solver);
         let expect = own.map_or(&round.expect, |(.., expect)| expect);
         if let Outcome::Tree(tree) = &outcome {
             cell.trees.push(tree.lines(|_| false));
