@@ -34,7 +34,7 @@ fn a_release_from_images_adds_what_a_daemon_adds(daemon: &Daemon) {
         let ours = daemon.tag();
         let archive = cache.path().join(format!("{runtime}.tar"));
         let release = || {
-            let release = embedded(project.root(), cache.path()).args(&images).tag(&ours);
+            let release = Roche::embedded(project.root(), cache.path()).args(&images).tag(&ours);
             release.args(["-o".to_owned(), format!("type=docker,dest={}", archive.display())]).run().succeeds()
         };
         let made = release();
@@ -62,7 +62,7 @@ fn a_release_from_the_host_toolchain_runs_and_is_the_same_from_everywhere() {
     let text = unique();
     let tag = daemon.tag();
     let release = |project: &Project, options: &[&str]| {
-        let release = embedded(project.root(), cache.path()).tag(&tag).args(options);
+        let release = Roche::embedded(project.root(), cache.path()).tag(&tag).args(options);
         release
             .env("RUSTUP_HOME", home("RUSTUP_HOME", ".rustup"))
             .env("CARGO_HOME", home("CARGO_HOME", ".cargo"))
@@ -155,11 +155,6 @@ fn an_image_comes_out_of_a_layout_and_one_that_was_tampered_with_does_not() {
     }
     let tampered = from(&layout, "fourth", digest);
     assert!(matches!(tampered, Err(Error::Integrity(_))), "{tampered:?}");
-}
-
-/// A release by the embedded engine with its store in `cache`.
-fn embedded(project: &Path, cache: &Path) -> Roche {
-    Roche::new(project).args(["release", "--builder", "embedded"]).env("XDG_CACHE_HOME", cache)
 }
 
 /// Where rustup and cargo are installed, which a call's own home is not.

@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod accepted;
 mod bad_input;
 mod cli;
 mod crowd;
@@ -22,6 +23,7 @@ mod fresh;
 mod full;
 mod hostile;
 mod kills;
+mod login;
 mod outputs;
 mod plan;
 mod progress;

@@ -3,6 +3,7 @@
 //! - [`Daemon`]: a real dockerd, and questions about its images and containers.
 //! - [`Roche`]: one call of the program, hermetic; [`Ended`] is what came of it.
 //! - [`Project`]: a function project in a folder of its own.
+//! - [`PrivateRegistry`]: a registry that asks for a password.
 //! - [`Proxy`]: stands between the program and a daemon, and breaks things.
 //! - [`Trace`]: progress in the rawjson form, read back.
 //! - [`OwnRegistry`]: a registry in the test itself, which counts.
@@ -31,6 +32,7 @@ mod ended;
 mod files;
 mod http;
 mod own_registry;
+mod private_registry;
 mod process;
 mod project;
 mod proxy;
@@ -47,6 +49,7 @@ pub(crate) use ended::Ended;
 pub(crate) use files::{Entry, contains, files};
 pub(crate) use http::request;
 pub(crate) use own_registry::{OwnRegistry, busybox, layer};
+pub(crate) use private_registry::PrivateRegistry;
 pub(crate) use process::{mebibytes, processes};
 pub(crate) use project::{Project, fixture, unique};
 pub(crate) use proxy::{Fault, Proxy};

@@ -43,6 +43,11 @@ impl Roche {
         Self::new(dir).on(daemon).arg("release").build_image(&image("build")).runtime(&image("runtime-busybox"))
     }
 
+    /// `roche release` by the embedded engine, with its store in `cache`.
+    pub(crate) fn embedded(dir: &Path, cache: &Path) -> Self {
+        Self::new(dir).args(["release", "--builder", "embedded"]).env("XDG_CACHE_HOME", cache)
+    }
+
     /// Names the daemon, by DOCKER_HOST.
     pub(crate) fn on(self, daemon: &Daemon) -> Self {
         self.env("DOCKER_HOST", daemon.host())
