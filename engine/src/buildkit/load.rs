@@ -246,8 +246,8 @@ mod tests {
         assert!(matches!(error, Error::Daemon { .. }), "{error}");
     }
 
-    /// With `ROCHE_TEST_DOCKER20` and `ROCHE_TEST_DOCKER26` set to the sockets of engines, they take
-    /// what is written, under every name; the later one keeps manifests.
+    /// The engines whose sockets `ROCHE_TEST_DOCKER20` and `ROCHE_TEST_DOCKER26` name take what is
+    /// written, under every name; the later one keeps manifests.
     #[tokio::test(flavor = "multi_thread")]
     #[expect(clippy::disallowed_methods, reason = "whoever runs the tests says where engines are")]
     async fn real_engines_take_the_archive() {
@@ -255,7 +255,7 @@ mod tests {
             ("ROCHE_TEST_DOCKER20", &[Compression::Gzip, Compression::None][..], false),
             ("ROCHE_TEST_DOCKER26", &[Compression::Zstd, Compression::Gzip, Compression::None], true),
         ] {
-            let Some(socket) = std::env::var_os(variable) else { continue };
+            let socket = std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: use tests/run"));
             let address = Address::unix(&socket, Protocol::Docker);
             for compression in compressions {
                 let (image, blobs) = image_of_tars(&[*compression, Compression::Gzip]);
