@@ -157,7 +157,7 @@ impl From<EngineError> for Failure {
             EngineError::Step { vertex, name, exit_code, hint, .. } => {
                 let said = exit_code.map(|code| Self::say(exit, format!("step {name:?} failed with exit status {code}")));
                 let failure = Self { vertex: *vertex, ..said.unwrap_or(failure) };
-                hint.iter().fold(failure, |failure, hint| failure.hint(hint.as_str()))
+                hint.iter().fold(failure, |failure, hint| failure.hint(&**hint))
             }
             EngineError::Output { .. } if exit == Exit::Usage => {
                 failure.hint("name another place for the output: -o type=oci,dest=FILE, or -o FOLDER")

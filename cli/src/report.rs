@@ -227,7 +227,7 @@ mod tests {
             let mut trace = Trace::default();
             let logs = vec![LogProgress { vertex: digest, stream: 2, data, timestamp: None }];
             trace.fold(Progress { logs, ..Progress::default() });
-            let step = Error::Step { vertex: Some(digest), name: "x".into(), exit_code: Some(1), reason: String::new() };
+            let step = Error::Step { vertex: Some(digest), name: "x".into(), exit_code: Some(1), reason: "".into(), hint: None };
             assert_eq!(exhausted(Failure::from(step), &trace).exit, exit, "{wrote}");
             assert_eq!(exhausted(Failure::say(Exit::Usage, "other"), &trace).exit, Exit::Usage);
         }
@@ -259,7 +259,7 @@ mod tests {
         let shown = |vertex: Option<&str>, display| {
             let vertex = vertex.map(|name| Digest::of(name.as_bytes()));
             let failure =
-                Failure::from(Error::Step { vertex, name: "x".into(), exit_code: Some(1), reason: String::new(), hint: None });
+                Failure::from(Error::Step { vertex, name: "x".into(), exit_code: Some(1), reason: "".into(), hint: None });
             last_lines(&failure, &trace, display, false)
         };
         assert_eq!(shown(Some("second"), Display::Quiet).unwrap(), "\n--- second ---\nsecond wrote\n---\n");

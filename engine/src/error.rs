@@ -40,9 +40,9 @@ pub enum Error {
         /// The process's exit status, where it was a process that failed.
         exit_code: Option<i32>,
         /// What the solver said.
-        reason: String,
+        reason: Box<str>,
         /// What to do, where the solver knows it.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
     },
     /// An image could not be found, read or pushed.
     #[error("registry: {reference}: {reason}")]

@@ -36,15 +36,11 @@ const PROGRESS_BYTES: u32 = 1 << 20;
 /// How long one definition may take; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// BuildKit's newest line has a name for the capability, and no daemon says that it has it.
+/// Of BuildKit's newest line.
 const LACKS_NEWEST: &[&str] = &[];
 /// BuildKit 0.13, of dockerd 26.1.
-const LACKS_26: &[&str] = &[
-    "exec.validexitcode",
-    "file.copy.alwaysreplaceexistingdestpaths",
-    "file.copy.requiredpaths",
-    "file.symlink.create",
-];
+const LACKS_26: &[&str] =
+    &["exec.validexitcode", "file.copy.alwaysreplaceexistingdestpaths", "file.copy.requiredpaths", "file.symlink.create"];
 /// BuildKit 0.8, of dockerd 20.10.
 const LACKS_20: &[&str] = &[
     "diffop",

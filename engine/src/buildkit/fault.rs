@@ -43,7 +43,7 @@ pub(super) fn solve(status: &Status, definition: &Definition, failed: Option<&Ve
         vertex: Some(digest),
         name: name.unwrap_or_else(|| digest.to_string()),
         exit_code: details.exit_code.or_else(|| exit_code(&reason)),
-        reason,
+        reason: reason.into(),
         hint: None,
     }
 }
@@ -207,7 +207,7 @@ mod tests {
             match solve(&status(message, details), &definition, None) {
                 Error::Step { vertex, name, exit_code, reason, .. } => {
                     assert_eq!((vertex, name.as_str(), exit_code), (Some(exec), "the step", Some(7)));
-                    assert_eq!(reason, message);
+                    assert_eq!(&*reason, message);
                 }
                 other => panic!("{other}"),
             }
@@ -230,7 +230,7 @@ mod tests {
         let status = status(&format!("rpc error: code = Unknown desc = failed to solve: {error}"), Vec::new());
         match solve(&status, &definition, Some(&failed)) {
             Error::Step { vertex, exit_code, reason, .. } => {
-                assert_eq!((vertex, exit_code, reason.as_str()), (Some(exec), Some(1), error));
+                assert_eq!((vertex, exit_code, &*reason), (Some(exec), Some(1), error));
             }
             other => panic!("{other}"),
         }

@@ -74,7 +74,7 @@ impl Operator {
             return Err(super::run::nonsense("running a step"));
         };
         let hint = if complained { complaint::remedy(&self.workers.identity) } else { None };
-        judge(vertex, exec, &ended, hint).map_err(|error| self.for_want_of_room(error))?;
+        judge(vertex, exec, &ended, hint.map(String::into_boxed_str)).map_err(|error| self.for_want_of_room(error))?;
         let mut outputs: Outputs = prepared.unchanged;
         for (number, begun) in prepared.begun {
             outputs.insert(number, self.finish(begun, ended.copied).await?);
@@ -189,11 +189,11 @@ fn host_entry(entry: &solver::HostEntry) -> HostEntry {
 }
 
 fn lacking(report: &Report, reason: &str) -> Error {
-    Error::Step { vertex: None, name: report.name().to_owned(), exit_code: None, reason: reason.to_owned(), hint: None }
+    Error::Step { vertex: None, name: report.name().to_owned(), exit_code: None, reason: reason.into(), hint: None }
 }
 
 /// Turns an exit status that is no success into the step's failure.
-fn judge(vertex: &Vertex, exec: &Exec, ended: &Ended, hint: Option<String>) -> Result<(), Error> {
+fn judge(vertex: &Vertex, exec: &Exec, ended: &Ended, hint: Option<Box<str>>) -> Result<(), Error> {
     let valid = if exec.valid_exit_codes.is_empty() { ended.status == 0 } else { exec.valid_exit_codes.contains(&ended.status) };
     if valid && ended.reason.is_none() {
         return Ok(());
@@ -203,5 +203,5 @@ fn judge(vertex: &Vertex, exec: &Exec, ended: &Ended, hint: Option<String>) -> R
     });
     // What never started has no status of its own.
     let exit_code = if ended.reason.is_some() && ended.status == 1 { None } else { Some(ended.status) };
-    Err(Error::Step { vertex: Some(vertex.digest), name: vertex.name(), exit_code, reason, hint })
+    Err(Error::Step { vertex: Some(vertex.digest), name: vertex.name(), exit_code, reason: reason.into(), hint })
 }

@@ -58,7 +58,7 @@ impl Operator {
                 Answer::Changed { copied } => copied,
                 Answer::Refused { reason } => {
                     let (vertex, name) = (Some(vertex.digest), vertex.name());
-                    return Err(Error::Step { vertex, name, exit_code: None, reason, hint: None });
+                    return Err(Error::Step { vertex, name, exit_code: None, reason: reason.into(), hint: None });
                 }
                 _ => return Err(super::run::nonsense("changing files")),
             };

@@ -43,7 +43,7 @@ impl Operator {
             vertex: Some(vertex.digest),
             name: vertex.name(),
             exit_code: None,
-            reason: format!("the folder {name:?} is not offered"),
+            reason: format!("the folder {name:?} is not offered").into(),
             hint: None,
         })?;
         // The op itself names a content that the caller knows.

@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn this_disk_has_room_and_one_without_a_free_block_has_none() {
-        assert!(!is_full(&std::env::temp_dir()));
+        assert!(!is_full(tempfile::tempdir().unwrap().path()));
         // It has no blocks at all.
         assert!(is_full(Path::new("/proc")));
         assert!(!is_full(Path::new("/nonexistent")));

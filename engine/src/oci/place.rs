@@ -169,9 +169,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let left = [".a.0123456789abcdef.partial", ".a.fedcba9876543210.partial"];
-        left.map(|name| std::fs::write(folder.path().join(name), "half").unwrap());
+        left.iter().for_each(|name| std::fs::write(folder.path().join(name), "half").unwrap());
         let others = [".a.b.0123456789abcdef.partial", ".a.012345.partial", ".a.0123456789abcdef", "a.partial"];
-        others.map(|name| std::fs::write(folder.path().join(name), "mine").unwrap());
+        others.iter().for_each(|name| std::fs::write(folder.path().join(name), "mine").unwrap());
         let (staged, _file) = begin(&path).unwrap();
         file(&path, |out| out.write_all(b"whole")).unwrap();
         let held = staged.0.file_name().unwrap().to_str().unwrap().to_owned();
