@@ -10,18 +10,21 @@
 //! processes want it.
 
 use std::io::{BufWriter, Read, Seek as _, SeekFrom, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::future::try_join_all;
 
 use super::layers::measure;
 use super::operate::{Operator, unsupported};
 use super::report::Report;
 use super::result::Ref;
-use super::store::{CacheKey, LayerNumber, Partial, PartialBlob, Record, RecordAbout, Store, Subject};
+use super::store::{CacheKey, FileLock, LayerNumber, Partial, PartialBlob, Record, RecordAbout, Store, Subject};
 use super::worker::{Answer, Work};
-use crate::oci::{Blobs as _, Decompressor, Descriptor, Document, Hashing, Image, Layout, Limits, Reference, Repository};
+use crate::oci::{
+    Blobs as _, Configs, Decompressor, Descriptor, Document, Hashing, Image, Layout, Limits, Reference, Repository,
+};
 use crate::op::{Platform, Source};
 use crate::{Digest, Error};
 
@@ -37,6 +40,42 @@ pub(super) struct Found {
     pub(super) image: Image,
 }
 
+/// Configs of the store; whoever is the first to want one that is not there fetches it, and the
+/// others wait.
+struct Once<'a> {
+    operator: &'a Operator,
+    held: Mutex<Option<FileLock>>,
+}
+
+#[async_trait]
+impl Configs for Once<'_> {
+    async fn known(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
+        let stored = || self.operator.store(move |store| read(store, &digest));
+        let holds = || self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // A second place is asked after the first one failed.
+        if holds().is_some() {
+            return Ok(None);
+        }
+        if let Some(config) = stored().await? {
+            return Ok(Some(config));
+        }
+        let lock = self.operator.lock(format!("config {digest}")).await?;
+        let known = stored().await?;
+        if known.is_none() {
+            *holds() = Some(lock);
+        }
+        Ok(known)
+    }
+}
+
+/// Reads a blob whole; nothing where it is not there.
+fn read(store: &Store, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+    let Some(mut file) = store.blob(digest)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|source| Error::Store { path: store.blob_path(digest), source })?;
+    Ok(Some(bytes))
+}
+
 impl Operator {
     /// Finds an image's manifest and config; a tag is always asked for anew.
     pub(super) async fn find_image(&self, reference: &Reference, platform: &Platform) -> Result<Found, Error> {
@@ -46,7 +85,9 @@ impl Operator {
         {
             return Ok(found);
         }
-        let found = self.repository(reference)?.image(platform, DEADLINE).await?;
+        // Held until the config is in the store.
+        let configs = Once { operator: self, held: Mutex::default() };
+        let found = self.repository(reference)?.image(platform, DEADLINE, Some(&configs)).await?;
         let (digest, image) = (found.digest, found.image);
         let (manifest, config) = (image.manifest_bytes.clone(), image.config_bytes.clone());
         let media_type = image.manifest.media_type.clone();
@@ -58,6 +99,7 @@ impl Operator {
             store.set_fact("image", pinned.as_bytes(), value.as_bytes(), Subject::Blob(manifest))
         })
         .await?;
+        drop(configs);
         Ok(Found { digest, image })
     }
 
@@ -70,17 +112,11 @@ impl Operator {
             let mut digest = || words.next()?.parse::<Digest>().ok();
             let (Some(top), Some(manifest)) = (digest(), digest()) else { return Ok(None) };
             let media_type = words.next().unwrap_or_default();
-            let read = |digest: &Digest| -> Result<Option<Vec<u8>>, Error> {
-                let Some(mut file) = store.blob(digest)? else { return Ok(None) };
-                let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).map_err(|source| Error::Store { path: store.blob_path(digest), source })?;
-                Ok(Some(bytes))
-            };
-            let Some(manifest) = read(&manifest)? else { return Ok(None) };
+            let Some(manifest) = read(store, &manifest)? else { return Ok(None) };
             let Ok(Document::Manifest(parsed)) = Document::read(&manifest, media_type) else {
                 return Ok(None);
             };
-            let Some(config) = read(&parsed.config.digest)? else { return Ok(None) };
+            let Some(config) = read(store, &parsed.config.digest)? else { return Ok(None) };
             Ok(Image::read(manifest, media_type, config).ok().map(|image| Found { digest: top, image }))
         })
         .await

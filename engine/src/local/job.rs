@@ -209,14 +209,15 @@ impl Drop for LocalJob {
             }
         };
         // A runtime of its own: whoever drops the job may be the only thread of another one.
-        let cleaning = std::thread::spawn(move || {
+        let cleaning = std::thread::Builder::new().spawn(move || {
             if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 // What does not end in time is left for the next job.
                 let _ = runtime.block_on(async { tokio::time::timeout(LET_GO, clean).await });
                 runtime.shutdown_background();
             }
         });
-        let _ = cleaning.join();
+        // Without a thread, too, it is left for the next job.
+        let _ = cleaning.map(std::thread::JoinHandle::join);
     }
 }
 

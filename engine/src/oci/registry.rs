@@ -35,7 +35,7 @@ use crate::op::Platform;
 use crate::solver::ResolvedImage;
 use access::{Access, Endpoint};
 use answer::Purpose;
-pub use pull::Found;
+pub use pull::{Configs, Found};
 
 /// How long a registry that fails is asked again, at most.
 const MAX_TIME: Duration = Duration::from_secs(120);
@@ -138,7 +138,7 @@ impl Registry {
             endpoint,
             purpose: Purpose::Pull,
         });
-        let parts = pull::find_anywhere(accesses, platform, deadline).await?;
+        let parts = pull::find_anywhere(accesses, platform, deadline, None).await?;
         if !serde_json::from_slice(&parts.config_bytes).is_ok_and(|value: serde_json::Value| value.is_object()) {
             return Err(Error::Integrity(format!("config of {reference}: it is not a JSON object; nothing of it was used")));
         }

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode};
@@ -49,15 +50,23 @@ pub(super) struct Parts {
     pub(super) config_bytes: Vec<u8>,
 }
 
+/// What a puller has of images' configs already.
+#[async_trait]
+pub trait Configs: Send + Sync {
+    /// Returns a config that need not be fetched; asked before every fetch of one.
+    async fn known(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error>;
+}
+
 impl Repository {
     /// Finds the image of the reference for `platform`: by its digest, else its tag, else `latest`.
+    /// A config that `configs` knows is not fetched.
     ///
     /// Failures that may pass are retried until `deadline`, two minutes at most; the errors are
     /// those of [`Registry::resolve`](super::Registry::resolve).
-    pub async fn image(&self, platform: &Platform, deadline: Duration) -> Result<Found, Error> {
+    pub async fn image(&self, platform: &Platform, deadline: Duration, configs: Option<&dyn Configs>) -> Result<Found, Error> {
         let accesses: Vec<_> = self.endpoints.iter().map(|endpoint| self.access(endpoint, Purpose::Pull)).collect();
         let Parts { digest, manifest_bytes, media_type, config_bytes } =
-            find_anywhere(accesses.into_iter(), platform, deadline).await?;
+            find_anywhere(accesses.into_iter(), platform, deadline, configs).await?;
         let image = Image::read(manifest_bytes, &media_type, config_bytes)
             .map_err(|cause| Error::Integrity(format!("manifest of {}: {cause}; nothing of it was used", self.reference)))?;
         Ok(Found { digest, image })
@@ -107,13 +116,14 @@ pub(super) async fn find_anywhere<'a>(
     accesses: impl Iterator<Item = Access<'a>>,
     platform: &Platform,
     deadline: Duration,
+    configs: Option<&dyn Configs>,
 ) -> Result<Parts, Error> {
     let deadline = deadline.min(MAX_TIME);
     let mut accesses = accesses.peekable();
     loop {
         let access = accesses.next().expect("the registry itself is the last place");
         let is_last = accesses.peek().is_none();
-        let found = find(access, platform, if is_last { deadline } else { deadline.min(MIRROR_TIME) }).await;
+        let found = find(access, platform, if is_last { deadline } else { deadline.min(MIRROR_TIME) }, configs).await;
         if is_last || found.is_ok() {
             return found;
         }
@@ -121,7 +131,7 @@ pub(super) async fn find_anywhere<'a>(
 }
 
 /// Finds what a reference stands for, and the manifest and config for a platform.
-async fn find(access: Access<'_>, platform: &Platform, time: Duration) -> Result<Parts, Error> {
+async fn find(access: Access<'_>, platform: &Platform, time: Duration, configs: Option<&dyn Configs>) -> Result<Parts, Error> {
     let mut retries = Retries::new(time);
     let reference = access.reference;
     let name = match (reference.digest(), reference.tag()) {
@@ -144,8 +154,15 @@ async fn find(access: Access<'_>, platform: &Platform, time: Duration) -> Result
         return Err(access.failed("its indices stand too deep in each other", false));
     };
     image::check_config_type(&manifest).map_err(|cause| untrue(&cause))?;
-    let body = described(access, "blobs", &manifest.config, &["*/*"], MAX_CONFIG_BYTES, &mut retries).await?;
-    Ok(Parts { digest, manifest_bytes, media_type, config_bytes: body.bytes })
+    let known = match configs {
+        Some(configs) => configs.known(manifest.config.digest).await?,
+        None => None,
+    };
+    let config_bytes = match known {
+        Some(bytes) => bytes,
+        None => described(access, "blobs", &manifest.config, &["*/*"], MAX_CONFIG_BYTES, &mut retries).await?.bytes,
+    };
+    Ok(Parts { digest, manifest_bytes, media_type, config_bytes })
 }
 
 /// Gets what a descriptor names, and checks that it is that.

@@ -109,10 +109,11 @@ async fn an_image_comes_from_the_first_mirror_that_has_it() {
     let other = Server::new(|_, _, _, _| document("text/html", "<html>")).await;
     let server = Server::new(|_, _, _, _| reply("404", "", "")).await;
     let platform = Platform::new("linux", "amd64");
-    let found = repository(&server, &[&other, &mirror]).await.image(&platform, Duration::from_secs(5)).await.expect("an image");
+    let found =
+        repository(&server, &[&other, &mirror]).await.image(&platform, Duration::from_secs(5), None).await.expect("an image");
     assert_eq!((found.digest, found.image), (image.descriptor.digest, image));
     assert!(server.asked().is_empty());
-    let error = repository(&server, &[&other]).await.image(&platform, Duration::from_secs(5)).await.expect_err("nowhere");
+    let error = repository(&server, &[&other]).await.image(&platform, Duration::from_secs(5), None).await.expect_err("nowhere");
     assert!(error.to_string().contains("has no such image"), "what the registry itself says: {error}");
 }
 

@@ -283,7 +283,7 @@ async fn a_real_registry_keeps_what_it_is_given() {
     let second = named("engine/second:1");
     let nothing = Arc::new(Memory(BTreeMap::new()));
     second.push(&whole, nothing, &[first.reference().clone()]).await.expect("taken over");
-    let found = second.image(&whole.config.platform, Duration::from_secs(20)).await.expect("an image");
+    let found = second.image(&whole.config.platform, Duration::from_secs(20), None).await.expect("an image");
     assert_eq!((found.digest, &found.image), (whole.descriptor.digest, &whole));
     for Layer { blob, .. } in found.image.layers() {
         assert_eq!(second.fetch_blob(&blob, 0, Vec::new()).await.expect("the layer"), blobs.0[&blob.digest]);
