@@ -78,6 +78,11 @@ impl Campaign {
         Random(self.seed)
     }
 
+    /// Says whether no cell was of that kind yet.
+    pub(crate) fn is_new(&self, what: &str) -> bool {
+        !self.names.contains(what)
+    }
+
     /// Runs a cell; what it returns is its outcome, and a panic is its failure.
     pub(crate) fn cell(&mut self, what: String, body: impl FnOnce(&mut Random) -> String) {
         let number = self.count;
