@@ -2,8 +2,9 @@
 //! toolchain.
 //!
 //! Red when: what the engine makes of a graph differs from what a daemon makes of it; a folder, a
-//! user, a umask or an earlier run changes the digest; a step is run again although nothing changed;
-//! something of the engine's own is left in its cache.
+//! user, a umask or an earlier run changes the digest; a step is run again although nothing changed; a
+//! step that was refused an id fails without its remedy; something of the engine's own is left in its
+//! cache.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use roche_engine::op::{File, Metadata, Mkfile, Op, Platform, Source};
 use roche_engine::solver::{ArchiveDest, ArchiveFormat, Export, Exported, JobOptions, Solver as _, progress_channel};
 use roche_engine::{Error, Graph};
 
-use crate::harness::{Daemon, Ended, Project, Roche, files, image, on_every_daemon, unique};
+use crate::harness::{Daemon, Ended, Project, Roche, files, image, on_every_daemon, unique, with_cargo};
 
 /// Crates are compiled.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -155,6 +156,21 @@ fn an_image_comes_out_of_a_layout_and_one_that_was_tampered_with_does_not() {
     }
     let tampered = from(&layout, "fourth", digest);
     assert!(matches!(tampered, Err(Error::Integrity(_))), "{tampered:?}");
+}
+
+#[test]
+fn a_step_that_needs_another_id_than_the_users_own_says_how_to_get_it() {
+    let daemon = Daemon::docker20();
+    // Whoever runs as nobody has no ranges of ids.
+    let build = with_cargo(&daemon, "chown 5:6 /app-build");
+    daemon.run(["push", "-q", &build.name]);
+    let project = Project::hello("hello");
+    let line = ["release", "--builder", "embedded", "-o", "-", "-t", "x.invalid/x:1", "-b", &build.name];
+    let ended = Roche::new(project.root()).args(line).args(["-r", &image("runtime-busybox")]).as_nobody().run();
+    ended.fails(
+        1,
+        &["failed with exit status 1", "chown: /app-build: Invalid argument", "hint: ", "usermod --add-subuids", "/etc/subuid"],
+    );
 }
 
 /// Where rustup and cargo are installed, which a call's own home is not.

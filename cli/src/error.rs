@@ -296,9 +296,10 @@ mod tests {
     fn a_failed_step_is_1_and_a_lost_daemon_6() {
         let vertex = Some(Digest::of(b"compile"));
         for exit_code in [Some(101), None] {
-            let step =
-                Failure::from(EngineError::Step { vertex, name: "compile".into(), exit_code, reason: "no".into(), hint: None });
+            let (name, reason, hint) = ("compile".to_owned(), "no".to_owned(), Some("get more".to_owned()));
+            let step = Failure::from(EngineError::Step { vertex, name, exit_code, reason, hint });
             assert_eq!((step.exit, step.vertex), (Exit::Build, vertex));
+            assert!(step.render().ends_with("\nhint: get more\n"), "{}", step.render());
         }
         let lost = EngineError::Daemon { doing: "solving".into(), reason: "closed".into() };
         assert_eq!(Failure::from(lost).exit, Exit::Daemon);
