@@ -73,7 +73,6 @@ fn exports(named: &str) -> Vec<Export> {
 fn solver_of(named: &str) -> Box<dyn Solver> {
     match named.split_once(':') {
         Some(("embedded", root)) => Box::new(Local::new(LocalOptions {
-            keep_storage: KeepStorage::All,
             root: root.into(),
             path: std::env::var_os("PATH").unwrap_or_default(),
             clock: SystemTime::now,

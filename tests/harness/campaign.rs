@@ -92,7 +92,7 @@ impl Campaign {
             return;
         }
         let started = Instant::now();
-        let mut random = Random(self.seed ^ (number as u64 + 1).wrapping_mul(0x0001_0000_0001_b3));
+        let mut random = Random(self.seed ^ (number as u64 + 1).wrapping_mul(0x0100_0000_01b3));
         let outcome = catch_unwind(AssertUnwindSafe(|| body(&mut random)));
         let took = started.elapsed();
         self.ran += 1;

@@ -30,10 +30,13 @@ pub(crate) struct OwnRegistry {
     state: Arc<State>,
 }
 
+/// A media type and what is of it.
+type Document = (String, Arc<Vec<u8>>);
+
 #[derive(Default)]
 struct State {
-    /// Answers by path: the media type and the content.
-    documents: Mutex<BTreeMap<String, (String, Arc<Vec<u8>>)>>,
+    /// Answers by path.
+    documents: Mutex<BTreeMap<String, Document>>,
     /// How often each blob was sent whole.
     fetched: Mutex<BTreeMap<String, u32>>,
     /// How many more blobs are sent before one stops halfway; negative where none does.

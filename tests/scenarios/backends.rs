@@ -36,7 +36,7 @@ const PROGRESS_BYTES: u32 = 1 << 20;
 /// How long one definition may take; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Of BuildKit's newest line.
+/// BuildKit's newest line.
 const LACKS_NEWEST: &[&str] = &[];
 /// BuildKit 0.13, of dockerd 26.1.
 const LACKS_26: &[&str] =
