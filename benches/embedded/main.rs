@@ -64,7 +64,7 @@ fn main() {
         return solve::main(&args[1..]);
     }
     let bench = Bench::new();
-    let parts: [(&str, fn(&Bench)); 6] = [
+    let parts: [(&str, Part); 6] = [
         ("steps", Bench::steps),
         ("wide", Bench::wide),
         ("noop", Bench::noop),
@@ -77,6 +77,8 @@ fn main() {
         part(&bench);
     }
 }
+
+type Part = fn(&Bench);
 
 struct Bench {
     folder: TempDir,
