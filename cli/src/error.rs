@@ -296,7 +296,7 @@ mod tests {
     fn a_failed_step_is_1_and_a_lost_daemon_6() {
         let vertex = Some(Digest::of(b"compile"));
         for exit_code in [Some(101), None] {
-            let (name, reason, hint) = ("compile".to_owned(), "no".to_owned(), Some("get more".to_owned()));
+            let (name, reason, hint) = ("compile".to_owned(), "no".into(), Some("get more".into()));
             let step = Failure::from(EngineError::Step { vertex, name, exit_code, reason, hint });
             assert_eq!((step.exit, step.vertex), (Exit::Build, vertex));
             assert!(step.render().ends_with("\nhint: get more\n"), "{}", step.render());
