@@ -50,13 +50,14 @@ fn digests_are_frozen() {
         vertices,
         [
             "bbf4b5fab158 build image quay.io/b:1",
-            "29c53fef8988 steps compile.sh, runtime.sh",
+            "33ba0055bddb steps compile.sh, runtime.sh",
             "bcd6bfbdf4d4 function functions.rs, lib.rs",
-            "0c0c9246bf7a compile roche-service",
-            "4506fbcd8b99 test lib.rs",
+            "f9ec9a2e49fa compile roche-service",
+            "90e1b0a46eed test lib.rs",
             "8688da744a40 runtime image quay.io/r:1",
-            "5016f7235ad5 lay out what the image gains",
-            "384b299f3c54 image files",
+            "0cbc90627d11 make what the runtime image lacks",
+            "44496ee5bafe lay out what the image gains",
+            "861178f97273 image files",
         ]
     );
 }
