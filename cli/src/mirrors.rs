@@ -38,8 +38,9 @@ fn find(files: impl Iterator<Item = PathBuf>) -> Result<(Vec<String>, Vec<String
     for file in files {
         match std::fs::read(&file) {
             Ok(bytes) => return parse(&file, &bytes),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             // Root's own file is of no concern to others.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(wrong(&file, &error.to_string())),
         }
     }
@@ -91,7 +92,8 @@ mod tests {
         for none in ["", " \n", "{}", r#"{"registry-mirrors":null}"#, r#"{"registry-mirrors":[]}"#] {
             assert_eq!(read(none), Ok((vec![], vec![])), "{none:?}");
         }
-        assert_eq!(find(std::iter::empty()).unwrap(), (vec![], vec![]));
+        // A home that is a file holds none either.
+        assert_eq!(find(["/etc/passwd/daemon.json".into()].into_iter()).unwrap(), (vec![], vec![]));
     }
 
     #[test]
