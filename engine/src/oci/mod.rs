@@ -3,6 +3,7 @@
 //! - [`reference`] and [`credentials`]: what images are called and who may read them.
 //! - [`descriptor`], [`document`], [`image`]: what they are made of.
 //! - [`compress`] and [`decompress`]: layers as blobs and back, [`hashing`] while they pass.
+//! - [`layer`]: what layers contain.
 //! - [`layout`], [`archive`], [`docker_archive`]: images as folders and files, [`place`] where these go.
 //! - [`registry`]: images on other machines.
 
@@ -15,6 +16,7 @@ pub mod docker_archive;
 pub mod document;
 pub mod hashing;
 pub mod image;
+pub mod layer;
 pub mod layout;
 pub mod place;
 pub mod reference;

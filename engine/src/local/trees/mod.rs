@@ -15,10 +15,9 @@ pub(crate) mod disk;
 pub(crate) mod file;
 pub(crate) mod ledger;
 pub(crate) mod pack;
-pub(crate) mod path;
 pub(crate) mod scan;
 pub(crate) mod since;
-pub(crate) mod tree;
 pub(crate) mod unpack;
-pub(crate) mod view;
 pub(crate) mod xattr;
+
+pub(crate) use crate::oci::layer::{path, tree, view};

@@ -3,25 +3,16 @@
 //! Invariant: what is read is content, the same on every machine: overlayfs' own marks and labels that the machine puts on files
 //! (SELinux, IMA) are left out, and a file's capabilities are in the form that names no user namespace.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-/// Attributes by name.
-pub(crate) type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) use crate::oci::layer::xattrs::{Xattrs, is_content};
 
 /// The largest value, and the largest list of names, that Linux has.
 const LONGEST: usize = 64 << 10;
-
-/// Says whether an attribute is content.
-pub(crate) fn is_content(name: &[u8]) -> bool {
-    let overlay = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
-    let kinds = [&b"user."[..], b"trusted."].iter().any(|prefix| name.starts_with(prefix));
-    kinds && !overlay || matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
-}
 
 /// Returns the attributes of an open file or folder.
 pub(crate) fn of_file(file: BorrowedFd<'_>) -> io::Result<Xattrs> {
@@ -112,17 +103,6 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-
-    #[test]
-    fn marks_and_labels_are_no_content() {
-        for name in ["user.overlay.opaque", "trusted.overlay.redirect", "security.selinux", "security.ima", "system.nfs4_acl", ""]
-        {
-            assert!(!is_content(name.as_bytes()), "{name}");
-        }
-        for name in ["user.a", "trusted.b", "security.capability", "system.posix_acl_access", "user.overlay"] {
-            assert!(is_content(name.as_bytes()), "{name}");
-        }
-    }
 
     #[test]
     fn capabilities_name_no_user_namespace() {

@@ -1,6 +1,5 @@
 //! Archives that are honest, odd and hostile.
 
-mod archive;
 mod hostile;
 
 use std::fs::File;
@@ -11,7 +10,8 @@ use super::*;
 use crate::local::trees::disk::Marks;
 use crate::local::trees::scan::scan;
 use crate::local::trees::tree::arbitrary::file;
-use archive::Tar;
+use crate::local::trees::tree::{Kind, Node};
+use crate::oci::layer::by_hand::Tar;
 
 /// What the user who runs the tests can make: nobody's files but one's own.
 pub(super) const SINGLE: Disk = Disk { last_uid: 0, last_gid: 0, marks: Marks::User };

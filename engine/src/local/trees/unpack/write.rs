@@ -1,6 +1,6 @@
 //! Where an unpacked layer's files go.
 //!
-//! Invariant: paths come from [`super::names::Names`] and hold no links; what the disk refuses for lack of rights is left to the
+//! Invariant: paths hold no links, as every [`Sink`] is promised; what the disk refuses for lack of rights is left to the
 //! tree, and stands for it: an empty file for a device, the writer's own owner for another.
 
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -15,6 +15,8 @@ use crate::Digest;
 use crate::local::trees::disk::Disk;
 use crate::local::trees::tree::{Kind, Node};
 use crate::local::trees::{beneath, path, xattr};
+use crate::oci::layer::Sink;
+use crate::oci::layer::read::hash_zeros;
 
 /// Writes beneath one folder.
 pub(crate) struct Writer<'a> {
@@ -29,13 +31,23 @@ impl<'a> Writer<'a> {
         Self { root, disk, last: None }
     }
 
-    /// Makes a folder that its owner may use until [`Writer::finish_folder`].
-    pub(crate) fn folder(&mut self, path: &[u8]) -> io::Result<()> {
+    /// Opens the folder that `path` is in.
+    fn parent(&mut self, path: &[u8]) -> io::Result<&OwnedFd> {
+        let parent = path::parent(path).ok_or(io::ErrorKind::InvalidInput)?;
+        if self.last.as_ref().is_none_or(|(last, _)| last != parent) {
+            self.last = Some((parent.to_vec(), beneath::folder(self.root, parent)?));
+        }
+        let (_, folder) = self.last.as_ref().expect("it was set just now");
+        Ok(folder)
+    }
+}
+
+impl Sink for Writer<'_> {
+    fn folder(&mut self, path: &[u8]) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(self.parent(path)?, path::name(path), Mode::RWXU)?)
     }
 
-    /// Makes a file; `content` gives its pieces to the sink that it is called with. Returns what it became.
-    pub(crate) fn file<E>(
+    fn file<E>(
         &mut self,
         path: &[u8],
         content: impl FnOnce(&mut dyn FnMut(Piece<'_>) -> io::Result<()>) -> Result<(), E>,
@@ -69,8 +81,7 @@ impl<'a> Writer<'a> {
         Ok(result.map(|()| Kind::File { size_bytes, digest: Digest::from_sha256(hash.finalize().into()) }))
     }
 
-    /// Makes what is neither a file with content nor a folder.
-    pub(crate) fn special(&mut self, path: &[u8], kind: &Kind) -> io::Result<()> {
+    fn special(&mut self, path: &[u8], kind: &Kind) -> io::Result<()> {
         let (parent, name) = (self.parent(path)?, path::name(path));
         let make = |kind, device| rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device);
         let made = match kind {
@@ -87,28 +98,24 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Gives what is at `to` another name.
-    pub(crate) fn link(&mut self, path: &[u8], to: &[u8]) -> io::Result<()> {
+    fn link(&mut self, path: &[u8], to: &[u8]) -> io::Result<()> {
         let folder = beneath::folder(self.root, path::parent(to).unwrap_or_default())?;
         Ok(rustix::fs::linkat(folder, path::name(to), self.parent(path)?, path::name(path), AtFlags::empty())?)
     }
 
-    /// Removes what is at `path` and beneath it.
-    pub(crate) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
+    fn remove(&mut self, path: &[u8]) -> io::Result<()> {
         let result = beneath::remove_all(self.parent(path)?.as_fd(), path::name(path));
         self.last = None;
         result
     }
 
-    /// Gives what is no folder its owner, attributes, time and mode, as far as the disk holds them.
-    pub(crate) fn finish(&mut self, path: &[u8], node: &Node) -> io::Result<()> {
+    fn finish(&mut self, path: &[u8], node: &Node) -> io::Result<()> {
         let disk = self.disk;
         let (parent, name) = (self.parent(path)?, path::name(path));
         finish(parent.as_fd(), name, node, &disk)
     }
 
-    /// Does the same for a folder, and marks it where it is opaque: nothing is put into it afterwards.
-    pub(crate) fn finish_folder(&mut self, path: &[u8], node: &Node) -> io::Result<()> {
+    fn finish_folder(&mut self, path: &[u8], node: &Node) -> io::Result<()> {
         self.last = None;
         let folder = beneath::folder(self.root, path)?;
         if node.kind == (Kind::Folder { opaque: true }) {
@@ -118,16 +125,6 @@ impl<'a> Writer<'a> {
             })?;
         }
         finish(folder.as_fd(), b".", node, &self.disk)
-    }
-
-    /// Opens the folder that `path` is in.
-    fn parent(&mut self, path: &[u8]) -> io::Result<&OwnedFd> {
-        let parent = path::parent(path).ok_or(io::ErrorKind::InvalidInput)?;
-        if self.last.as_ref().is_none_or(|(last, _)| last != parent) {
-            self.last = Some((parent.to_vec(), beneath::folder(self.root, parent)?));
-        }
-        let (_, folder) = self.last.as_ref().expect("it was set just now");
-        Ok(folder)
     }
 }
 
@@ -145,13 +142,4 @@ fn finish(folder: BorrowedFd<'_>, name: &[u8], node: &Node, disk: &Disk) -> io::
         beneath::set_mode(folder, name, node.mode)?;
     }
     Ok(())
-}
-
-fn hash_zeros(hash: &mut Sha256, mut length: u64) {
-    static ZEROS: [u8; 32 << 10] = [0; 32 << 10];
-    while length > 0 {
-        let part = length.min(ZEROS.len() as u64);
-        hash.update(&ZEROS[..part as usize]);
-        length -= part;
-    }
 }

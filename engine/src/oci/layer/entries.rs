@@ -10,7 +10,7 @@ use super::header::{BLOCK_BYTES, Block, Header};
 use super::limits::{Budget, Limits};
 use super::pax::Overrides;
 use super::sparse::{Lines, Map, old_pairs};
-use crate::local::trees::xattr::{self, Xattrs};
+use super::xattrs::{self, Xattrs};
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,7 +213,7 @@ impl<R: Read> Entries<R> {
         };
         let mode = (header.mode().map_err(refused)? & 0o7777) as u32;
         let (uid, gid) = (id(or_header(overrides.uid, header.uid())?)?, id(or_header(overrides.gid, header.gid())?)?);
-        let xattrs: Xattrs = overrides.xattrs.into_iter().filter(|(name, _)| xattr::is_content(name)).collect();
+        let xattrs: Xattrs = overrides.xattrs.into_iter().filter(|(name, _)| xattrs::is_content(name)).collect();
         if xattrs.iter().any(|(name, value)| name.len() > 255 || value.len() > 64 << 10) {
             return Err(refused("an extended attribute is longer than Linux has them"));
         }

@@ -20,31 +20,31 @@ use crate::Digest;
 
 /// One layer's paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tree {
+pub struct Tree {
     /// The nodes by path; the root folder is "" and always there.
-    pub(crate) nodes: BTreeMap<Vec<u8>, Node>,
+    pub nodes: BTreeMap<Vec<u8>, Node>,
 }
 
 /// What is at one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Node {
+pub struct Node {
     /// The bits of 0o7777; 0o777 for symbolic links, 0 for whiteouts.
-    pub(crate) mode: u32,
+    pub mode: u32,
     /// The owner.
-    pub(crate) uid: u32,
+    pub uid: u32,
     /// The group.
-    pub(crate) gid: u32,
+    pub gid: u32,
     /// The time of the last change, in nanoseconds since 1970.
-    pub(crate) mtime_ns: i64,
+    pub mtime_ns: i64,
     /// The extended attributes that are content: no overlayfs marks, no labels of the machine.
-    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What it is.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
 }
 
 /// The kinds of nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A regular file.
     File {
         /// Its length.
@@ -104,7 +104,7 @@ impl Node {
     }
 
     /// Says whether it is a folder.
-    pub(crate) fn is_folder(&self) -> bool {
+    pub fn is_folder(&self) -> bool {
         matches!(self.kind, Kind::Folder { .. })
     }
 }
@@ -121,7 +121,7 @@ impl Tree {
     }
 
     /// Returns what is at `path`, for a hard link what its file is.
-    pub(crate) fn node(&self, path: &[u8]) -> Option<&Node> {
+    pub fn node(&self, path: &[u8]) -> Option<&Node> {
         let node = self.nodes.get(path)?;
         match &node.kind {
             Kind::Hardlink { to } => self.nodes.get(to),

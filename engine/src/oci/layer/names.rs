@@ -1,21 +1,40 @@
 //! The names that an archive has given so far, on top of the layers below.
 //!
-//! Here, not on the disk, is decided where an entry's path leads: parents that are symbolic links, in this layer or below, are
+//! Here, not on a disk, is decided where an entry's path leads: parents that are symbolic links, in this layer or below, are
 //! followed inside the root, as containerd does on the mounted layers. Invariant: a path that [`Names::resolve`] returns has no
 //! link, no `.` and no `..` in it, so the disk is never asked to follow one.
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::local::trees::path;
-use crate::local::trees::tree::{Kind, Node, Tree};
-use crate::local::trees::view::View;
+use super::path;
+use super::tree::{Kind, Node, Tree};
+use super::view::View;
 
 /// As many links as Linux follows in one path.
 const MOST_LINKS: usize = 40;
 
+/// What the layers below show.
+pub(crate) trait Below {
+    /// Returns what is at `path`; for a hard link what its file is.
+    fn node(&self, path: &[u8]) -> Option<&Node>;
+
+    /// Returns the names in the root folder.
+    fn top_names(&self) -> Vec<Vec<u8>>;
+}
+
+impl Below for View<'_> {
+    fn node(&self, path: &[u8]) -> Option<&Node> {
+        View::node(self, path)
+    }
+
+    fn top_names(&self) -> Vec<Vec<u8>> {
+        self.folder(b"").into_keys().map(<[u8]>::to_vec).collect()
+    }
+}
+
 /// The names of the layer being made.
 pub(super) struct Names<'a> {
-    below: &'a View<'a>,
+    below: &'a dyn Below,
     /// Each name with its place in `nodes`; hard links share one.
     names: BTreeMap<Vec<u8>, usize>,
     nodes: Vec<Node>,
@@ -23,7 +42,7 @@ pub(super) struct Names<'a> {
 
 impl<'a> Names<'a> {
     /// A layer with nothing but its root, which looks as it does below.
-    pub(super) fn new(below: &'a View<'a>) -> Self {
+    pub(super) fn new(below: &'a dyn Below) -> Self {
         let mut names = Self { below, names: BTreeMap::new(), nodes: Vec::new() };
         names.insert(Vec::new(), names.implied(b""));
         names
@@ -113,8 +132,7 @@ impl<'a> Names<'a> {
 
     /// Returns what below is in the root folder and not in this layer.
     pub(super) fn hidden_by_opaque_root(&self) -> Vec<Vec<u8>> {
-        let names = self.below.folder(b"").into_keys().map(<[u8]>::to_vec);
-        names.filter(|name| !self.names.contains_key(name)).collect()
+        self.below.top_names().into_iter().filter(|name| !self.names.contains_key(name)).collect()
     }
 
     /// Returns the names of folders, the innermost first.
