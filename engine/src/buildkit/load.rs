@@ -8,24 +8,22 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::address::{Address, Protocol, shown};
 use super::docker::Lines;
-use super::transport::{body, causes, dial, send, text};
+use super::save::image_id;
+use super::transport::{causes, dial, text};
 use crate::Error;
 
 /// What is sent at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// How many pieces wait to be sent.
 const PIECES: usize = 4;
-/// What is known of an image, as the engine writes it.
-const IMAGE_BYTES: usize = 4 << 20;
 
 /// Returns the sockets of engines that images are loaded into: docker's, then podman's;
 /// `runtime_dir` is `XDG_RUNTIME_DIR`.
@@ -118,26 +116,10 @@ fn name_of(text: &str) -> Option<&str> {
     names.split([',', '\n']).map(str::trim).find(|name| !name.is_empty())
 }
 
-/// Asks for the id of an image.
+/// Asks for the id of an image that was just loaded.
 async fn id(address: &Address, name: &str) -> Result<String, Error> {
-    #[derive(Deserialize)]
-    struct Inspected {
-        #[serde(rename = "Id")]
-        id: String,
-    }
-    let request = Request::get(format!("/images/{name}/json")).header("Host", "docker").body(body(""));
-    let request = request.map_err(|error| failed(format!("{}: {error}", shown(name))))?;
-    let response = send(address, request).await?;
-    if response.status() != StatusCode::OK {
-        let status = response.status();
-        return Err(failed(format!("it does not have {} afterwards: HTTP {status}{}", shown(name), text(response).await)));
-    }
-    let read = Limited::new(response.into_body(), IMAGE_BYTES).collect().await;
-    let read = read.map_err(|error| failed(error.to_string()))?.to_bytes();
-    let inspected: Inspected = serde_json::from_slice(&read).map_err(|error| failed(format!("of {}: {error}", shown(name))))?;
-    // podman leaves the algorithm out.
-    let is_bare = inspected.id.len() == 64 && !inspected.id.contains(':');
-    Ok(if is_bare { format!("sha256:{}", inspected.id) } else { inspected.id })
+    let id = image_id(address, name).await?;
+    id.ok_or_else(|| failed(format!("it does not have {} afterwards", shown(name))))
 }
 
 /// Hands what is written to a queue.
@@ -227,7 +209,7 @@ mod tests {
         }
         let (_folder, address, _) = engine("\r\n0\r\n\r\n", answer("200 OK", ""), answer("404 no", "{\"message\":\"gone\"}"));
         let error = load(&address, Some("a:1"), |_| Ok(())).await.unwrap_err().to_string();
-        assert!(error.contains("does not have a:1 afterwards") && error.contains("gone"), "{error}");
+        assert!(error.contains("does not have a:1 afterwards"), "{error}");
         let error = load(&address, None, |out| {
             out.write_all(b"half")?;
             Err(io::Error::new(io::ErrorKind::InvalidData, "blob x is something else"))

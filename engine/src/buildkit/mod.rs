@@ -26,6 +26,7 @@ mod gateway;
 mod load;
 pub mod locate;
 mod messages;
+mod save;
 pub(crate) mod session;
 mod status;
 mod transport;
@@ -38,6 +39,7 @@ use async_trait::async_trait;
 pub use address::{Address, Place, Protocol, TlsFiles};
 pub use load::{engine_sockets, load};
 pub use locate::{Located, Lookup, default_sockets, locate};
+pub use save::{image_id, save};
 
 use crate::Error;
 use crate::solver::{Job, JobOptions, ProgressSender, Solver};

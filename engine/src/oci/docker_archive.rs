@@ -1,10 +1,13 @@
-//! Archives that `docker load` reads: an OCI layout, and docker's own list of what is in it.
+//! Archives that `docker load` reads: an OCI layout, and docker's own list of what is in it; [`DockerArchive`] reads those that
+//! have nothing but the list.
 //!
 //! Invariant: the same images under the same names are the same bytes.
 //!
 //! It is what BuildKit's exporter `docker` writes. Engines with manifests of their own read
 //! `index.json`, older ones `manifest.json`, and none of these `repositories`, which only counts
 //! where `manifest.json` is missing. docker 20.10 reads layers that are uncompressed or under gzip.
+
+mod read;
 
 use std::io::{self, Write};
 
@@ -14,6 +17,7 @@ use super::Reference;
 use super::archive::{self, Entry};
 use super::image::Blobs;
 use super::layout::{Named, blob_path};
+pub use read::DockerArchive;
 
 /// An image in `manifest.json`.
 #[derive(Serialize)]

@@ -20,6 +20,7 @@ use super::image::{Blobs, Image};
 use super::place::{self, Staged, failed};
 use crate::{Digest, Error};
 pub use read::Layout;
+pub(super) use read::Section;
 
 /// The tag, in an index.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -3,12 +3,13 @@
 //! - [`reference`] and [`credentials`]: what images are called and who may read them.
 //! - [`descriptor`], [`document`], [`image`]: what they are made of.
 //! - [`compress`] and [`decompress`]: layers as blobs and back, [`hashing`] while they pass.
-//! - [`layer`]: what layers contain.
+//! - [`layer`]: what layers contain, [`contents`] what an image does.
 //! - [`layout`], [`archive`], [`docker_archive`]: images as folders and files, [`place`] where these go.
 //! - [`registry`]: images on other machines.
 
 pub mod archive;
 pub mod compress;
+pub mod contents;
 pub mod credentials;
 pub mod decompress;
 pub mod descriptor;

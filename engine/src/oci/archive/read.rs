@@ -1,7 +1,8 @@
 //! Finds the files of a tar without unpacking it.
 //!
 //! Invariant: a place lies within the archive, and what is hostile costs no more memory than the
-//! limits say. Links, devices and names that lead upwards are passed over: no layout has them.
+//! limits say. A symbolic link within the archive is another name of its file, as docker writes layers that occur twice; other
+//! links, devices and names that lead upwards are passed over.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -17,7 +18,7 @@ const MAX_HEAD_BYTES: u64 = 64 << 10;
 /// files with one name the last counts.
 pub(in crate::oci) fn places(archive: &mut (impl Read + Seek)) -> io::Result<BTreeMap<String, (u64, u64)>> {
     let end = archive.seek(SeekFrom::End(0))?;
-    let mut places = BTreeMap::new();
+    let (mut places, mut links) = (BTreeMap::new(), Vec::new());
     let (mut at, mut count) = (0, 0);
     // What a head of its own says of the entry that follows.
     let (mut long_name, mut long_size) = (None, None);
@@ -26,7 +27,7 @@ pub(in crate::oci) fn places(archive: &mut (impl Read + Seek)) -> io::Result<BTr
         let mut head = [0; BLOCK_BYTES];
         archive.read_exact(&mut head)?;
         if head.iter().all(|byte| *byte == 0) {
-            return Ok(places);
+            return Ok(with_links(places, links));
         }
         if at == 0 && is_compressed(&head) {
             return Err(invalid("it is compressed; decompress it first"));
@@ -64,14 +65,38 @@ pub(in crate::oci) fn places(archive: &mut (impl Read + Seek)) -> io::Result<BTr
             b'g' | b'K' => {}
             kind => {
                 let name = long_name.take().unwrap_or_else(|| name_of(&head));
-                if let Some(name) = Some(name).filter(|_| matches!(kind, b'0' | 0 | b'7')).and_then(|name| inside(&name)) {
-                    places.insert(name, (begins, size));
+                match (kind, inside(&name)) {
+                    (b'0' | 0 | b'7', Some(name)) => drop(places.insert(name, (begins, size))),
+                    (b'2', Some(name)) => links.push((name, text(&head[157..257]))),
+                    _ => {}
                 }
             }
         }
         at = ends.next_multiple_of(BLOCK_BYTES as u64).min(end);
     }
-    if at < end { Err(invalid("it ends within an entry's head")) } else { Ok(places) }
+    if at < end { Err(invalid("it ends within an entry's head")) } else { Ok(with_links(places, links)) }
+}
+
+/// Gives files the names that links to them have; a link to a link leads nowhere.
+fn with_links(mut places: BTreeMap<String, (u64, u64)>, links: Vec<(String, String)>) -> BTreeMap<String, (u64, u64)> {
+    let found = |(name, target): (String, String)| {
+        let mut parts: Vec<&str> = name.split('/').collect();
+        parts.pop();
+        for part in target.split('/') {
+            match part {
+                "" if target.starts_with('/') => return None,
+                "" | "." => {}
+                ".." => drop(parts.pop()?),
+                part => parts.push(part),
+            }
+        }
+        Some((places.get(&parts.join("/")).copied()?, name))
+    };
+    let links: Vec<_> = links.into_iter().filter_map(found).collect();
+    for (place, name) in links {
+        places.entry(name).or_insert(place);
+    }
+    places
 }
 
 fn invalid(what: &str) -> io::Error {
@@ -192,6 +217,31 @@ mod tests {
         let found = read(&bytes).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(&bytes[found[0].1.0 as usize..][..3], b"two");
+    }
+
+    #[test]
+    fn a_link_within_is_another_name() {
+        let mut bytes = Vec::new();
+        for (name, target) in [
+            ("b/layer.tar", "../a/layer.tar"),
+            ("c", "./a/layer.tar"),
+            ("d/e", "../../a/layer.tar"),
+            ("f", "/a/layer.tar"),
+            ("g", "c"),
+            ("a/layer.tar", "c"),
+        ] {
+            let mut head = header(name, 0o777, 0, b'2');
+            head[157..157 + target.len()].copy_from_slice(target.as_bytes());
+            head[148..156].copy_from_slice(b"        ");
+            let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
+            head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            bytes.extend(head);
+        }
+        bytes.extend(tar(&[(b'0', "a/layer.tar", b"x")]));
+        let found = read(&bytes).unwrap();
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a/layer.tar", "b/layer.tar", "c"]);
+        assert!(found.iter().all(|(_, place)| *place == found[0].1));
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Blobs for Layout {
 }
 
 /// A part of a file, as if it were one.
-struct Section {
+pub(in crate::oci) struct Section {
     file: File,
     start: u64,
     size: u64,
@@ -181,7 +181,7 @@ struct Section {
 }
 
 impl Section {
-    fn new(mut file: File, start: u64, size: u64) -> io::Result<Self> {
+    pub(in crate::oci) fn new(mut file: File, start: u64, size: u64) -> io::Result<Self> {
         file.seek(SeekFrom::Start(start))?;
         Ok(Self { file, start, size, at: 0 })
     }

@@ -1,0 +1,100 @@
+//! Where the content of files ends that are only listed.
+//!
+//! Invariant: nothing of a file is kept but its size and digest; of those that are looked at, the first [`LOOK_BYTES`] are lent.
+
+use std::io;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::Digest;
+use crate::oci::layer::entries::Piece;
+use crate::oci::layer::read::hash_zeros;
+use crate::oci::layer::{Kind, Node, Sink};
+
+/// How much of a file is shown to a [`Look`].
+pub const LOOK_BYTES: usize = 64 << 10;
+
+/// Looks into files while they pass.
+pub trait Look {
+    /// Says whether the file at `path` (without a leading `/`) is of interest.
+    fn wants(&self, path: &[u8]) -> bool;
+
+    /// Takes the start of a file of the layer with this number, the lowest being 0.
+    fn take(&mut self, layer: usize, path: &[u8], start: &[u8]);
+}
+
+/// Looks into nothing.
+impl Look for () {
+    fn wants(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn take(&mut self, _: usize, _: &[u8], _: &[u8]) {}
+}
+
+/// A sink that forgets.
+pub(super) struct Listing<'a> {
+    layer: usize,
+    look: &'a mut dyn Look,
+}
+
+impl<'a> Listing<'a> {
+    pub(super) fn new(layer: usize, look: &'a mut dyn Look) -> Self {
+        Self { layer, look }
+    }
+}
+
+impl Sink for Listing<'_> {
+    fn file<E>(
+        &mut self,
+        path: &[u8],
+        content: impl FnOnce(&mut dyn FnMut(Piece<'_>) -> io::Result<()>) -> Result<(), E>,
+    ) -> io::Result<Result<Kind, E>> {
+        let wanted = self.look.wants(path);
+        let (mut hash, mut size_bytes, mut start) = (Sha256::new(), 0, Vec::new());
+        let result = content(&mut |piece| {
+            match piece {
+                Piece::Data(bytes) => {
+                    if wanted && size_bytes == start.len() as u64 {
+                        start.extend_from_slice(&bytes[..bytes.len().min(LOOK_BYTES - start.len())]);
+                    }
+                    hash.update(bytes);
+                    size_bytes += bytes.len() as u64;
+                }
+                Piece::Hole(length) => {
+                    hash_zeros(&mut hash, length);
+                    size_bytes += length;
+                }
+            }
+            Ok(())
+        });
+        if wanted && result.is_ok() {
+            self.look.take(self.layer, path, &start);
+        }
+        Ok(result.map(|()| Kind::File { size_bytes, digest: Digest::from_sha256(hash.finalize().into()) }))
+    }
+
+    fn folder(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn special(&mut self, _: &[u8], _: &Kind) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn link(&mut self, _: &[u8], _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &[u8], _: &Node) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish_folder(&mut self, _: &[u8], _: &Node) -> io::Result<()> {
+        Ok(())
+    }
+}
