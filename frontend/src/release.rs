@@ -16,8 +16,7 @@ use crate::project::Project;
 use crate::project::rocherc::Value;
 use crate::shown;
 
-pub use platform::host_platform;
-use platform::platform;
+pub use platform::{host_platform, platform};
 
 /// The build image where none is named.
 pub const DEFAULT_BUILD_IMAGE: &str = "quay.io/roche/default:1.0.0";

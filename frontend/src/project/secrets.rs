@@ -57,6 +57,61 @@ pub fn verdict(relative: &str, path: &Path) -> Verdict {
     }
 }
 
+/// Judges a file of an image by its path (with `/`, without one in front) and the first 64 KiB of it, which only count where
+/// [`is_looked_into`] says so.
+///
+/// ```
+/// use roche_frontend::project::secrets::{Verdict, verdict_of};
+/// assert!(matches!(verdict_of("root/.aws/credentials", b""), Verdict::LeaveOut(_)));
+/// assert_eq!(verdict_of("etc/ssl/ca.pem", b"-----BEGIN CERTIFICATE-----"), Verdict::Admit);
+/// ```
+pub fn verdict_of(relative: &str, start: &[u8]) -> Verdict {
+    match rule(relative, false) {
+        Rule::Admit => Verdict::Admit,
+        Rule::LeaveOut(reason) => Verdict::LeaveOut(reason),
+        Rule::Look if is_private_key(start) => Verdict::LeaveOut(KEY),
+        Rule::Look => Verdict::Admit,
+    }
+}
+
+/// Says whether a file's content decides, by its name alone.
+pub fn is_looked_into(name: &str) -> bool {
+    matches!(rule(name, false), Rule::Look)
+}
+
+/// Says whether a variable looks like a secret: by its name, unless it names a file, or by a value in the form of a token.
+///
+/// ```
+/// use roche_frontend::project::secrets::is_secret_variable;
+/// assert!(is_secret_variable("DB_PASSWORD", "x") && is_secret_variable("URL", "https://user:pass@host/"));
+/// assert!(!is_secret_variable("DB_PASSWORD_FILE", "/run/x") && !is_secret_variable("GPG_KEY", "E3FF2839C048B25C"));
+/// ```
+pub fn is_secret_variable(name: &str, value: &str) -> bool {
+    const WORDS: [&str; 9] =
+        ["TOKEN", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "APIKEY"];
+    const PAIRS: [[&str; 2]; 6] =
+        [["API", "KEY"], ["ACCESS", "KEY"], ["PRIVATE", "KEY"], ["ENCRYPTION", "KEY"], ["SIGNING", "KEY"], ["MASTER", "KEY"]];
+    const STARTS: [&str; 7] = ["ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "sk_live_"];
+    if value.trim().is_empty() {
+        return false;
+    }
+    let name = name.to_ascii_uppercase();
+    let parts: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
+    let is_elsewhere = matches!(parts.last(), Some(&("FILE" | "PATH" | "DIR" | "URL" | "NAME" | "ID")));
+    let by_name = parts.iter().any(|part| WORDS.contains(part)) || parts.windows(2).any(|pair| PAIRS.iter().any(|p| p == pair));
+    let has_password = value.split_once("://").is_some_and(|(_, rest)| {
+        let authority = rest.split(['/', '?', '#', ' ']).next().unwrap_or_default();
+        authority.rsplit_once('@').is_some_and(|(user, _)| user.split_once(':').is_some_and(|(_, password)| !password.is_empty()))
+    });
+    let is_aws =
+        value.strip_prefix("AKIA").is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
+    by_name && !is_elsewhere
+        || has_password
+        || is_aws
+        || STARTS.iter().any(|start| value.starts_with(start))
+        || is_private_key(value.as_bytes())
+}
+
 /// Returns the notice that names what lies beside the function and never enters a release. Reads
 /// names only, of the project's folder and its `src`.
 pub(super) fn left_out(root: &Path) -> Option<String> {
@@ -209,10 +264,15 @@ fn holds_private_key(path: &Path) -> bool {
     }
     let mut data = Vec::new();
     match std::fs::File::open(path).and_then(|file| file.take(LOOK_BYTES).read_to_end(&mut data)) {
-        Ok(_) => data.windows(b"PRIVATE KEY-----".len()).any(|window| window == b"PRIVATE KEY-----"),
+        Ok(_) => is_private_key(&data),
         // What cannot be judged does not leave.
         Err(_) => true,
     }
+}
+
+/// Says whether the start of a file holds a private key in PEM form.
+fn is_private_key(start: &[u8]) -> bool {
+    start.windows(b"PRIVATE KEY-----".len()).any(|window| window == b"PRIVATE KEY-----")
 }
 
 #[cfg(test)]
@@ -381,6 +441,47 @@ mod tests {
         }
         std::fs::create_dir(dir.path().join("folder.pem")).unwrap();
         assert_eq!(verdict("folder.pem", &dir.path().join("folder.pem")), Verdict::Admit);
+    }
+
+    #[test]
+    fn an_image_is_judged_by_the_same_rules() {
+        for name in LEFT_OUT {
+            assert!(matches!(verdict_of(name, b""), Verdict::LeaveOut(_)), "{name}");
+        }
+        for name in ADMITTED {
+            assert_eq!(verdict_of(name, b"-----BEGIN PRIVATE KEY-----"), Verdict::Admit, "{name}");
+        }
+        assert!(is_looked_into("tls.key") && !is_looked_into("tls.crt") && !is_looked_into(".env"));
+        assert_eq!(verdict_of("etc/tls.key", b"-----BEGIN RSA PRIVATE KEY-----"), Verdict::LeaveOut(KEY));
+        assert_eq!(verdict_of("etc/tls.key", b"-----BEGIN PUBLIC KEY-----"), Verdict::Admit);
+    }
+
+    #[test]
+    fn variables_are_judged_by_name_and_form() {
+        for (name, value) in [
+            ("DB_PASSWORD", "x"),
+            ("npm_token", "x"),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+            ("STRIPE-API-KEY", "x"),
+            ("X", "ghp_0123456789"),
+            ("X", "AKIAIOSFODNN7EXAMPLE"),
+            ("PROXY", "http://me:pass@host:80"),
+            ("X", "-----BEGIN PRIVATE KEY-----"),
+        ] {
+            assert!(is_secret_variable(name, value), "{name}={value}");
+        }
+        for (name, value) in [
+            ("PATH", "/usr/bin"),
+            ("DB_PASSWORD", ""),
+            ("DB_PASSWORD_FILE", "/run/secrets/db"),
+            ("GPG_KEY", "E3FF2839C048B25C084DEBE9B26995E310250568"),
+            ("KEYBOARD", "us"),
+            ("TOKENIZERS_PARALLELISM", "false"),
+            ("URL", "https://user@host/a:b"),
+            ("AWS_ACCESS_KEY_ID", "not-a-key"),
+        ] {
+            assert!(!is_secret_variable(name, value), "{name}={value}");
+        }
     }
 
     #[test]

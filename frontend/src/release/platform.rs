@@ -6,7 +6,7 @@ use super::{ReleaseError, usage};
 use crate::shown;
 
 /// Reads `os/architecture[/variant]`, in the spellings that containerd's platforms package knows.
-pub(super) fn platform(text: &str) -> Result<Platform, ReleaseError> {
+pub fn platform(text: &str) -> Result<Platform, ReleaseError> {
     let fail = |reason: &str| usage("--platform", format!("{:?} {reason}", shown::text(text)));
     if text.contains(',') {
         return Err(fail("names several platforms; a release is for one: run the command once for each"));
