@@ -14,6 +14,7 @@ mod harness;
 mod accepted;
 mod bad_input;
 mod cli;
+mod contents;
 mod crowd;
 mod daemon;
 mod dockerfile;

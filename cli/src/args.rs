@@ -31,6 +31,10 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Make a build image: a Rust toolchain image with the service template compiled into it
     Prepare(Box<PrepareArgs>),
+    /// Show what an image contains: files, layers, rights, wasted room, secrets
+    Contents(ContentsArgs),
+    /// Show how two images differ: files, sizes, config, layers
+    Diff(DiffArgs),
     /// List, count, remove or check what the embedded engine keeps between builds
     #[cfg(target_os = "linux")]
     Cache(CacheArgs),
@@ -202,6 +206,65 @@ pub(crate) struct SolveArgs {
 pub(crate) struct InitArgs {
     /// Folder to make; without it functions.rs is written into the current folder
     pub(crate) name: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContentsArgs {
+    /// A docker or OCI archive, an OCI layout's folder, oci-layout://FOLDER[:TAG][@DIGEST], or the
+    /// name of an image: of docker's or podman's store, else of its registry
+    #[arg(value_name = "IMAGE|PATH")]
+    pub(crate) image: OsString,
+
+    /// Which of an image's platforms [default: linux on this machine's architecture]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+
+    /// Show every file, however deep, and every line of every list
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Show the tree down to this depth
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, conflicts_with = "all")]
+    pub(crate) depth: usize,
+
+    /// Show what one layer has by itself, counted from 1, the lowest
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) layer: Option<usize>,
+
+    /// Write everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write nothing but the paths, one a line
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The one image: a path or a name, as `roche contents` takes them
+    #[arg(value_name = "OLD")]
+    pub(crate) old: OsString,
+
+    /// The other
+    #[arg(value_name = "NEW")]
+    pub(crate) new: OsString,
+
+    /// Which of the images' platforms [default: linux on this machine's architecture]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+
+    /// Show every file of folders that came or went
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Write everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// End with exit code 1 where there is a difference [default: 0, as without one]
+    #[arg(long)]
+    pub(crate) exit_code: bool,
 }
 
 #[cfg(target_os = "linux")]

@@ -62,7 +62,8 @@ pub(crate) fn daemon(args: &SolveArgs, environment: &Environment) -> Result<Back
     Ok(Backend { solver: Box::new(Buildkit::new(address)), origin, has_store, embedded: false, notice: None })
 }
 
-fn lookup(args: &SolveArgs, environment: &Environment) -> Result<Lookup, Failure> {
+/// Collects what daemons are found by.
+pub(crate) fn lookup(args: &SolveArgs, environment: &Environment) -> Result<Lookup, Failure> {
     let text = |name: &str| environment.variable(name).map(str::to_owned);
     let folder = |name: &str| environment.variable(name).map(PathBuf::from);
     let docker_config = folder("DOCKER_CONFIG").or_else(|| Some(environment.home()?.join(".docker")));

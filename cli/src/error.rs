@@ -88,6 +88,11 @@ impl Failure {
         Self { exit, message: message.into(), causes: Vec::new(), hints: Vec::new(), vertex: None }
     }
 
+    /// Makes an exit code alone: what there is to say stands on standard output.
+    pub(crate) fn silent(exit: Exit) -> Self {
+        Self::say(exit, "")
+    }
+
     /// What failed, in a sentence.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -119,6 +124,9 @@ impl Failure {
 
     /// Writes the failure as the lines that go to standard error.
     pub(crate) fn render(&self) -> String {
+        if self.message.is_empty() {
+            return String::new();
+        }
         let mut lines = format!("error: {}\n", text::one_line(&self.message));
         for cause in &self.causes {
             let _ = writeln!(lines, "caused by: {}", text::one_line(cause));
@@ -254,6 +262,11 @@ mod tests {
     fn a_failure_is_one_line_its_causes_and_its_hints() {
         let failure = Failure::say(Exit::Usage, "bad\u{1b}[2J tag\nsecond").hint("first").hint("second");
         assert_eq!(failure.render(), "error: bad tag; second\n\nhint: first\nhint: second\n");
+    }
+
+    #[test]
+    fn an_exit_code_alone_says_nothing() {
+        assert_eq!(Failure::silent(Exit::Build).render(), "");
     }
 
     #[test]

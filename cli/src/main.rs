@@ -14,6 +14,9 @@ mod backend;
 mod build;
 #[cfg(target_os = "linux")]
 mod cache;
+mod columns;
+mod contents;
+mod diff;
 #[cfg(target_os = "linux")]
 mod doctor;
 mod dry_run;
@@ -92,6 +95,8 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Init(args) => init::run(args, &environment),
         Command::Release(args) => block_on(release::run(args, &environment)),
         Command::Prepare(args) => block_on(prepare::run(args, &environment)),
+        Command::Contents(args) => block_on(contents::run(args, &environment)),
+        Command::Diff(args) => block_on(diff::run(args, &environment)),
         #[cfg(target_os = "linux")]
         Command::Cache(args) => block_on(cache::run(args, &environment)),
         #[cfg(target_os = "linux")]

@@ -48,8 +48,10 @@ pub(crate) fn one_line(text: &str) -> String {
 pub(crate) fn json(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        if (c.is_control() && c != '\n') || turns(c) {
-            let _ = write!(clean, "\\u{:04x}", u32::from(c));
+        if (c.is_control() && c != '\n') || turns(c) || is_invisible(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(clean, "\\u{unit:04x}");
+            }
         } else {
             clean.push(c);
         }
@@ -119,6 +121,12 @@ fn skip_string(rest: &mut Peekable<Chars<'_>>) {
     }
 }
 
+/// Says whether a character takes no room and hides in a name.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+        || matches!(u32::from(c), 0xe0000..=0xe0fff)
+}
+
 /// Writes a number of bytes for people: `960 B`, `4.2 MB` (powers of 1000, as docker does).
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
@@ -179,9 +187,9 @@ mod tests {
 
     #[test]
     fn json_keeps_its_meaning_without_what_a_terminal_obeys() {
-        let hostile = serde_json::json!({"name": "a\u{7f}\u{9b}31m\u{202e}\n\u{1b}b\u{e9}"});
+        let hostile = serde_json::json!({"name": "a\u{7f}\u{9b}31m\u{202e}\n\u{1b}b\u{e9}\u{200b}\u{e0041}"});
         let clean = json(&format!("{hostile:#}\n"));
-        assert!(clean.chars().all(|c| c == '\n' || !c.is_control() && !turns(c)), "{clean:?}");
+        assert!(clean.chars().all(|c| c == '\n' || !c.is_control() && !turns(c) && !is_invisible(c)), "{clean:?}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&clean).unwrap(), hostile);
         assert!(clean.contains('\u{e9}'));
     }

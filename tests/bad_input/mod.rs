@@ -8,6 +8,7 @@
 //!
 //! Most calls name a socket that is not there, so that a verdict which needed a daemon would be 5.
 
+mod contents;
 mod credentials;
 mod daemon;
 mod files;

@@ -4,6 +4,7 @@
 //! - [`Roche`]: one call of the program, hermetic; [`Ended`] is what came of it.
 //! - [`Project`]: a function project in a folder of its own.
 //! - [`PrivateRegistry`]: a registry that asks for a password.
+//! - [`Tar`] and what stands beside it: images made by hand.
 //! - [`Proxy`]: stands between the program and a daemon, and breaks things.
 //! - [`Trace`]: progress in the rawjson form, read back.
 //! - [`OwnRegistry`]: a registry in the test itself, which counts.
@@ -24,6 +25,7 @@
 //!
 //! It then runs as `theme::an_edit_is_served::docker20` and `…::docker26`.
 
+mod archive;
 mod build_image;
 mod campaign;
 mod container;
@@ -41,6 +43,7 @@ mod roche;
 mod site;
 mod trace;
 
+pub(crate) use archive::{Tar, config, docker_archive, head, layout, summed};
 pub(crate) use build_image::{Sleeping, dated_2100, with_cargo};
 pub(crate) use campaign::{Campaign, Random, cells};
 pub(crate) use container::Container;
