@@ -123,6 +123,10 @@ impl Operator {
     }
 
     fn repository(&self, reference: &Reference) -> Result<Repository, Error> {
+        if self.offline {
+            let reason = "it is not in the cache, and no registry may be asked".to_owned();
+            return Err(Error::Registry { reference: reference.familiar(), reason, transient: false });
+        }
         self.registry.repository(reference, self.options.credentials.clone())
     }
 
