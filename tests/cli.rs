@@ -20,13 +20,16 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("--entrypoint", &["direct"]),
     ("--no-cache", &[]),
     ("--pull", &[]),
+    ("--locked", &[]),
+    ("--offline", &[]),
+    ("--frozen", &[]),
     ("--push", &[]),
     ("--cache-from", &["type="]),
     ("--cache-to", &["type="]),
     ("-q, --quiet", &[]),
     ("--metadata-file", &[]),
     ("--iidfile", &[]),
-    ("--dry-run", &["text", "json", "dot", "llb"]),
+    ("--dry-run", &["text", "json", "dot", "mermaid", "html", "llb", "dockerfile"]),
 ];
 
 #[test]

@@ -53,7 +53,7 @@ fn two_checkouts_have_one_plan(daemon: &Daemon) {
     let text = unique();
     let (first, second) = (Project::hello(&text), Project::hello(&text));
     second.date("functions.rs", 1);
-    for form in ["llb", "json", "dot", "text"] {
+    for form in ["llb", "json", "dot", "mermaid", "html", "dockerfile", "text"] {
         let (ours, theirs) = (plan(daemon, &first, form), plan(daemon, &second, form));
         assert!(ours.stdout == theirs.stdout, "--dry-run={form} differs:\n{}\n{}", ours.story(), theirs.story());
     }

@@ -27,6 +27,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Release the function in this folder as an image
     Release(Box<ReleaseArgs>),
+    /// Write the digests of the images that releases stand on to roche.lock
+    Lock(LockArgs),
     /// Write a function that builds
     Init(InitArgs),
     /// Make a build image: a Rust toolchain image with the service template compiled into it
@@ -87,16 +89,63 @@ pub(crate) struct ReleaseArgs {
     #[arg(long)]
     pub(crate) tzdata: bool,
 
-    /// Show the plan on standard output and build nothing: text, json, dot or llb
-    /// [default without a value: text]
+    /// Show the plan on standard output and build nothing: text, json, dot, mermaid, html, llb or
+    /// dockerfile [default without a value: text]
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub(crate) dry_run: Option<Form>,
+
+    #[command(flatten)]
+    pub(crate) pins: PinArgs,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 
     #[command(flatten)]
     pub(crate) solve: SolveArgs,
+}
+
+/// What may be asked for, and what has to be locked.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PinArgs {
+    /// Fail where roche.lock has not every image [default: no]
+    #[arg(long, help_heading = "Building", conflicts_with = "pull")]
+    pub(crate) locked: bool,
+
+    /// Ask no registry, neither for images nor for crates [default: no]
+    #[arg(long, help_heading = "Building", conflicts_with = "pull")]
+    pub(crate) offline: bool,
+
+    /// Both: --locked and --offline [default: no]
+    #[arg(long, help_heading = "Building", conflicts_with = "pull")]
+    pub(crate) frozen: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LockArgs {
+    /// Ask for every image again, and forget those that the release no longer names [default: no]
+    #[arg(long)]
+    pub(crate) update: bool,
+
+    /// Image to compile in, as for `roche release`
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(crate) buildimage: Option<String>,
+
+    /// Image that the service runs in, as for `roche release`
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(crate) runtime: Option<String>,
+
+    /// Platform to lock for [default: linux on this machine's architecture; with --update all that
+    /// are locked too]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+
+    /// BuildKit daemon that is asked, as for `roche release`
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) addr: Option<String>,
+
+    /// Builder that is asked, as for `roche release`
+    #[arg(long, value_name = "NAME", conflicts_with = "addr")]
+    pub(crate) builder: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -312,8 +361,14 @@ pub(crate) enum Form {
     Json,
     /// For graphviz.
     Dot,
+    /// For Markdown on GitHub.
+    Mermaid,
+    /// A page for browsers.
+    Html,
     /// The definition's bytes, as `buildctl build` takes them.
     Llb,
+    /// A Dockerfile that gives the same files.
+    Dockerfile,
 }
 
 /// How progress is shown.

@@ -38,15 +38,16 @@ impl Backend {
 }
 
 /// Finds the back end in the documented order; one that was named is never passed over. Where
-/// nothing is named and no default socket can be used, it is the embedded engine.
-pub(crate) fn find(args: &SolveArgs, environment: &Environment) -> Result<Backend, Failure> {
+/// nothing is named and no default socket can be used, it is the embedded engine, whose steps and
+/// sources have no network where `offline` says so.
+pub(crate) fn find(args: &SolveArgs, offline: bool, environment: &Environment) -> Result<Backend, Failure> {
     if args.builder.as_deref() == Some(EMBEDDED) {
-        return embedded::backend(environment, "--builder", None);
+        return embedded::backend(environment, offline, "--builder", None);
     }
     match daemon(args, environment) {
         Ok(daemon) => Ok(daemon),
         Err(failure) if embedded::HERE && failure.exit == Exit::Unreachable && nothing_named(&lookup(args, environment)?)? => {
-            embedded::backend(environment, "no daemon", Some(failure.message().to_owned()))
+            embedded::backend(environment, offline, "no daemon", Some(failure.message().to_owned()))
         }
         Err(failure) => Err(failure),
     }

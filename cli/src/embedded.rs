@@ -20,8 +20,13 @@ const KEEP_STORAGE: &str = "ROCHE_KEEP_STORAGE";
 pub(crate) const HERE: bool = true;
 
 /// Sets up the engine; `reason` is why it was taken where nobody asked for it.
-pub(crate) fn backend(environment: &Environment, origin: &str, reason: Option<String>) -> Result<Backend, Failure> {
-    let options = options(environment)?;
+pub(crate) fn backend(
+    environment: &Environment,
+    offline: bool,
+    origin: &str,
+    reason: Option<String>,
+) -> Result<Backend, Failure> {
+    let options = LocalOptions { offline, ..options(environment)? };
     let has_store = options.engine.is_some();
     Ok(Backend {
         solver: Box::new(Local::new(options)),

@@ -39,14 +39,14 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Looks at the machine, and has its cargo fetch what is missing; `tzdata` asks for its time zones.
-    pub(crate) async fn look(tzdata: bool, environment: &Environment, narrate: bool) -> Result<Self, Failure> {
+    pub(crate) async fn look(tzdata: bool, environment: &Environment, narrate: bool, offline: bool) -> Result<Self, Failure> {
         let cache = environment.cache()?;
         let (folder, variables) = (environment.folder.clone(), passed(environment));
         let looking = move || {
             let toolchain = find(&cache, &folder, &variables)?;
             let certificates = host::certificates(Path::new("/"))?;
             let zones = if tzdata { Some(host::zones(Path::new("/"))?) } else { None };
-            Ok(Self { toolchain, crates: crates(&cache, narrate)?, certificates, zones })
+            Ok(Self { toolchain, crates: crates(&cache, narrate, offline)?, certificates, zones })
         };
         let looked = tokio::task::spawn_blocking(looking).await;
         looked.unwrap_or_else(|error| Err(unreadable(&error)))
@@ -116,8 +116,9 @@ fn run(program: &Path, args: &[&OsStr], folder: &Path, variables: &BTreeMap<Stri
     Err(format!("{}: {}", output.status, said.trim()))
 }
 
-/// Finds the crates in the cache, or has cargo fetch them.
-fn crates(cache: &Path, narrate: bool) -> Result<Vendored, Failure> {
+/// Finds the crates in the cache, or has cargo fetch them, from what it has itself where `offline`
+/// says so.
+fn crates(cache: &Path, narrate: bool, offline: bool) -> Result<Vendored, Failure> {
     let place = cache.join("crates").join(vendor::key().hex());
     if let Some(known) = known(&place) {
         return Ok(known);
@@ -129,7 +130,7 @@ fn crates(cache: &Path, narrate: bool) -> Result<Vendored, Failure> {
     let above = cache.join("crates");
     fs::create_dir_all(&above).map_err(unwritable)?;
     let work = tempfile::Builder::new().prefix(".new-").tempdir_in(&above).map_err(unwritable)?;
-    let fetched = prepare::fetch_into(work.path())?;
+    let fetched = prepare::fetch_into(work.path(), offline)?;
     let about = format!("{} {} {}\n", fetched.root, fetched.files, fetched.size_bytes);
     fs::write(work.path().join("about"), about).map_err(unwritable)?;
     match fs::rename(work.path(), &place) {

@@ -11,6 +11,7 @@
 mod args;
 mod attributes;
 mod backend;
+mod bases;
 mod build;
 #[cfg(target_os = "linux")]
 mod cache;
@@ -19,6 +20,7 @@ mod contents;
 mod diff;
 #[cfg(target_os = "linux")]
 mod doctor;
+mod document;
 mod dry_run;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere/embedded.rs")]
 mod embedded;
@@ -29,6 +31,7 @@ mod files;
 mod host;
 mod init;
 mod interrupt;
+mod lock;
 mod logins;
 mod mirrors;
 mod outputs;
@@ -94,6 +97,7 @@ fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Init(args) => init::run(args, &environment),
         Command::Release(args) => block_on(release::run(args, &environment)),
+        Command::Lock(args) => block_on(lock::run(args, &environment)),
         Command::Prepare(args) => block_on(prepare::run(args, &environment)),
         Command::Contents(args) => block_on(contents::run(args, &environment)),
         Command::Diff(args) => block_on(diff::run(args, &environment)),
@@ -102,7 +106,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         #[cfg(target_os = "linux")]
         Command::Doctor => block_on(doctor::run(&environment)),
         Command::Build(args) => Err(replaced("build", "roche release", args)),
-        Command::Gen(args) => Err(replaced("gen", "roche release --dry-run", args)),
+        Command::Gen(args) => Err(replaced("gen", "roche release --dry-run=dockerfile", args)),
     }
 }
 

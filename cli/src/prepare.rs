@@ -27,7 +27,7 @@ pub(crate) async fn run(args: &PrepareArgs, environment: &Environment) -> Result
     let flags = Flags { tags: args.tag.clone(), platform: args.solve.platform.clone(), ..Flags::default() };
     let prepare = Prepare::resolve(&args.from, &flags)?;
     let mut request = Request::parse(&args.output, &args.solve, environment)?;
-    let backend = backend::find(&args.solve, environment)?;
+    let backend = backend::find(&args.solve, false, environment)?;
     request.settle(&args.output, backend.has_store, None, &[], environment)?;
     let narrate = !args.output.quiet && request.display != Display::RawJson;
     let build = Build::new(&args.output, request, &prepare.tags, environment, backend);
@@ -58,19 +58,22 @@ pub(crate) async fn run(args: &PrepareArgs, environment: &Environment) -> Result
 fn fetch() -> Result<(TempDir, Vendored), Failure> {
     let work =
         tempfile::tempdir().map_err(|error| Failure::say(Exit::Resource, format!("no temporary folder can be made: {error}")))?;
-    let crates = fetch_into(work.path())?;
+    let crates = fetch_into(work.path(), false)?;
     Ok((work, crates))
 }
 
-/// Fetches the crates into an empty folder.
-pub(crate) fn fetch_into(folder: &Path) -> Result<Vendored, Failure> {
-    Ok(vendor::vendor(folder, &mut cargo)?)
+/// Fetches the crates into an empty folder; `offline` leaves cargo with what it has already.
+pub(crate) fn fetch_into(folder: &Path, offline: bool) -> Result<Vendored, Failure> {
+    Ok(vendor::vendor(folder, &mut |folder, args| cargo(folder, args, offline))?)
 }
 
 /// Runs the user's cargo in a folder; a signal ends it.
-fn cargo(folder: &Path, args: &[&str]) -> Result<Vec<u8>, String> {
+fn cargo(folder: &Path, args: &[&str], offline: bool) -> Result<Vec<u8>, String> {
     let mut command = tokio::process::Command::new("cargo");
     command.args(args).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+    if offline {
+        command.env("CARGO_NET_OFFLINE", "true");
+    }
     let output = tokio::runtime::Handle::current().block_on(async {
         tokio::select! {
             output = command.output() => output,

@@ -13,6 +13,7 @@ use crate::build::{Build, Planned};
 use crate::environment::Environment;
 use crate::error::Failure;
 use crate::host::Machine;
+use crate::lock::Pins;
 use crate::logins::Logins;
 use crate::outputs::{self, Request};
 use crate::progress::Display;
@@ -27,15 +28,16 @@ pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result
         dry_run::check(form, environment)?;
     }
     let project = Project::read(&environment.folder)?;
+    let pins = Pins::read(&project, &args.pins)?;
     let logins = Logins::look_up(flags.tags.is_empty() && environment.variable("DOCKER_USERNAME").is_none(), environment).await;
-    let backend = backend::find(&args.solve, environment);
+    let backend = backend::find(&args.solve, pins.offline, environment);
     let embedded = backend.as_ref().is_ok_and(|backend| backend.embedded);
     let release = release::resolve(&flags, &environment.variables, embedded, &project, &|| logins.tell())?;
     if !args.output.quiet && request.display != Display::RawJson {
         project.notices.iter().for_each(|notice| note(notice));
     }
     if let Some(form) = args.dry_run {
-        return dry_run::run(form, &project, &release, backend, args, environment).await;
+        return dry_run::run(form, &project, &release, &pins, backend, args, environment).await;
     }
 
     let backend = backend?;
@@ -49,16 +51,16 @@ pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result
         BuildImage::Image(image) => {
             build
                 .run(JobOptions::default(), async |job: &dyn Job| {
-                    let plan = plan(job, image, &project, &release, mode(args)).await?;
+                    let plan = plan(job, image, &project, &release, &pins, mode(args)).await?;
                     Ok(Planned::of(&plan, &args.solve))
                 })
                 .await
         }
         BuildImage::Host(_) => {
-            let machine = Machine::look(release.tzdata, environment, narrate).await?;
+            let machine = Machine::look(release.tzdata, environment, narrate, pins.offline).await?;
             build
                 .run(machine.resources(), async |job: &dyn Job| {
-                    let runtime = runtime(job, &release, mode(args)).await?;
+                    let runtime = runtime(job, &release, &pins, mode(args)).await?;
                     let plan = machine.plan(&project, &release, runtime.as_ref())?;
                     Ok(Planned::of(&plan, &args.solve))
                 })
@@ -67,22 +69,24 @@ pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result
     }
 }
 
-/// Asks the solver for the base images and plans on them.
+/// Asks the solver for the base images that are not locked and plans on all.
 pub(crate) async fn plan(
     job: &dyn Job,
     build_image: &Image,
     project: &Project,
     release: &Release,
+    pins: &Pins,
     mode: ResolveMode,
 ) -> Result<Plan, Failure> {
-    let (build, runtime) = tokio::try_join!(base(job, build_image, &release.platform, mode), runtime(job, release, mode))?;
+    let (build, runtime) =
+        tokio::try_join!(pins.base(job, build_image, &release.platform, mode), runtime(job, release, pins, mode))?;
     Ok(roche_frontend::plan::plan(project, release, &build, runtime.as_ref())?)
 }
 
 /// Asks the solver for the runtime image, where the release stands on one.
-async fn runtime(job: &dyn Job, release: &Release, mode: ResolveMode) -> Result<Option<BaseImage>, Failure> {
+async fn runtime(job: &dyn Job, release: &Release, pins: &Pins, mode: ResolveMode) -> Result<Option<BaseImage>, Failure> {
     match &release.runtime {
-        Runtime::Image(image) => base(job, image, &release.platform, mode).await.map(Some),
+        Runtime::Image(image) => pins.base(job, image, &release.platform, mode).await.map(Some),
         Runtime::Scratch(_) => Ok(None),
     }
 }

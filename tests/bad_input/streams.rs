@@ -15,7 +15,7 @@ use crate::harness::{Project, image};
 #[test]
 fn a_plan_that_cannot_be_written_is_no_success() {
     let (project, mut table) = (Project::hello("x"), Table::new("standard output"));
-    for form in ["text", "json", "dot", "llb"] {
+    for form in ["text", "json", "dot", "mermaid", "html", "llb", "dockerfile"] {
         // A stream that is open for reading alone takes no plan, and the write says so.
         for (what, redirect) in [("full", ">/dev/full"), ("closed", ">&-"), ("read only", "1</dev/null")] {
             let line = format!("exec \"$ROCHE\" release -t x:1 --dry-run={form} {redirect}");
@@ -44,7 +44,7 @@ fn a_plan_that_cannot_be_written_is_no_success() {
 fn a_broken_pipe_is_no_panic() {
     let project = Project::hello("x");
     for args in
-        [&["release", "-t", "x:1", "--dry-run=json"][..], &["release", "-t", "x:1", "--dry-run=llb"], &["release", "--help"]]
+        [&["release", "-t", "x:1", "--dry-run=json"][..], &["release", "-t", "x:1", "--dry-run=html"], &["release", "--help"]]
     {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);

@@ -10,6 +10,7 @@
 //! - [`OwnRegistry`]: a registry in the test itself, which counts.
 //! - [`Site`]: a project, images and a cache for releases by the embedded engine.
 //! - [`Campaign`]: many cells of one kind, drawn from a seed.
+//! - [`Browser`]: a page in a browser without a window.
 //!
 //! A test that needs a daemon is a function of `&Daemon` and one macro line:
 //!
@@ -26,6 +27,7 @@
 //! It then runs as `theme::an_edit_is_served::docker20` and `…::docker26`.
 
 mod archive;
+mod browser;
 mod build_image;
 mod campaign;
 mod container;
@@ -44,6 +46,7 @@ mod site;
 mod trace;
 
 pub(crate) use archive::{Tar, config, docker_archive, head, layout, summed};
+pub(crate) use browser::Browser;
 pub(crate) use build_image::{Sleeping, dated_2100, with_cargo};
 pub(crate) use campaign::{Campaign, Random, cells};
 pub(crate) use container::Container;

@@ -1,52 +1,45 @@
 //! The plan for graphviz, in the shapes of `buildctl debug dump-llb --dot`.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use roche_engine::Digest;
-use roche_engine::op::OpKind;
-
-use super::DryRun;
+use crate::document::{Document, Op};
 use crate::text::one_line;
 
 /// Renders the plan.
-pub(super) fn render(dry_run: &DryRun<'_>) -> String {
-    let definition = &dry_run.definition;
-    let mut ids: BTreeMap<Digest, usize> = BTreeMap::new();
-    let mut out = String::from("digraph {\n");
-    for (image, reason) in &dry_run.unresolved {
-        let _ = writeln!(out, "  // unresolved: {image}: {}", one_line(reason));
+pub(super) fn render(document: &Document) -> String {
+    let mut out = String::new();
+    for unresolved in &document.unresolved {
+        let _ = writeln!(out, "// unresolved: {}: {}", unresolved.image, one_line(&unresolved.reason));
     }
-    for vertex in definition.vertices() {
-        let id = ids.len();
-        ids.insert(vertex.digest, id);
-        let digest = dry_run.digest(vertex).map_or_else(|| "unresolved".to_owned(), |digest| digest.to_string());
+    out.push_str("digraph {\n");
+    for vertex in &document.vertices {
         let _ = writeln!(
             out,
-            "  v{id} [label={} tooltip={} shape={}];",
-            quoted(&vertex.name()),
-            quoted(&digest),
-            shape(&vertex.op.kind)
+            "  v{} [label={} tooltip={} shape={}];",
+            vertex.id,
+            quoted(&vertex.name),
+            quoted(vertex.digest.as_deref().unwrap_or("unresolved")),
+            shape(&vertex.op)
         );
     }
-    for vertex in definition.vertices() {
-        for edge in vertex.op.kind.inputs() {
-            let label = if edge.output == 0 { String::new() } else { format!(" [label=\"{}\"]", edge.output) };
-            let _ = writeln!(out, "  v{} -> v{}{label};", ids[&edge.vertex], ids[&vertex.digest]);
+    for vertex in &document.vertices {
+        for input in &vertex.inputs {
+            let label = if input.output == 0 { String::new() } else { format!(" [label=\"{}\"]", input.output) };
+            let _ = writeln!(out, "  v{} -> v{}{label};", input.vertex, vertex.id);
         }
     }
     out.push_str("}\n");
     out
 }
 
-fn shape(kind: &OpKind) -> &'static str {
-    match kind {
-        OpKind::Source(_) => "ellipse",
-        OpKind::Exec(_) => "box",
-        OpKind::File(_) => "note",
-        OpKind::Build(_) => "box3d",
-        OpKind::Merge(_) => "invtriangle",
-        OpKind::Diff(_) => "doublecircle",
+fn shape(op: &Op) -> &'static str {
+    match op {
+        Op::Source { .. } => "ellipse",
+        Op::Exec { .. } => "box",
+        Op::File { .. } => "note",
+        Op::Build => "box3d",
+        Op::Merge => "invtriangle",
+        Op::Diff => "doublecircle",
     }
 }
 

@@ -2,54 +2,39 @@
 //!
 //! 1. The base images are resolved: by the back end where one answers, else by their registries.
 //! 2. The release is planned on them, exactly as a release does.
-//! 3. [`text`], [`json`] or [`dot`] shows the plan; `llb` is the definition's bytes.
+//! 3. What is known of it is written down once ([`Subject::document`]), and [`text`], [`dot`],
+//!    [`mermaid`] or [`html`] shows that; `json` is the document itself, `llb` the definition's bytes,
+//!    and [`dockerfile`] says the graph in another language.
 //!
 //! Invariant: no digest is shown that a solve would not have. Below a base image that could not be
 //! resolved there is none, and the first line says so.
 
+mod dockerfile;
 mod dot;
-mod json;
+mod html;
+mod mermaid;
 mod text;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use roche_engine::oci::registry::Registry;
-use roche_engine::op::Platform;
-use roche_engine::solver::{Job, JobOptions, ResolveMode, progress_channel};
-use roche_engine::{Definition, Digest, Error, Vertex};
+use roche_engine::{Digest, Error};
 use roche_frontend::plan::{BaseImage, Plan};
 use roche_frontend::project::Project;
-use roche_frontend::release::{BuildImage, Image, Release, Runtime};
+use roche_frontend::release::Release;
 
 use crate::args::{Form, ReleaseArgs};
 use crate::backend::Backend;
+use crate::bases::{self, Bases};
+use crate::build;
+use crate::document::{Subject, Unresolved};
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::host::Machine;
-use crate::{build, logins, mirrors, note};
+use crate::lock::{self, Pins};
 
 /// How long a registry has to answer.
 const REGISTRY: Duration = Duration::from_secs(1);
-
-/// A plan, and what is not known of it.
-pub(crate) struct DryRun<'a> {
-    pub(crate) plan: &'a Plan,
-    /// What a release would submit.
-    pub(crate) definition: Definition,
-    pub(crate) release: &'a Release,
-    /// Base images without a digest or config, and why.
-    pub(crate) unresolved: Vec<(String, String)>,
-    /// Vertices whose digests are not known, because a base image's is not.
-    unknown: BTreeSet<Digest>,
-}
-
-impl DryRun<'_> {
-    /// Returns a vertex's digest, where a solve would have the same.
-    pub(crate) fn digest(&self, vertex: &Vertex) -> Option<Digest> {
-        (!self.unknown.contains(&vertex.digest)).then_some(vertex.digest)
-    }
-}
 
 /// Refuses what can be refused before anything is read.
 pub(crate) fn check(form: Form, environment: &Environment) -> Result<(), Failure> {
@@ -65,25 +50,39 @@ pub(crate) async fn run(
     form: Form,
     project: &Project,
     release: &Release,
+    pins: &Pins,
     backend: Result<Backend, Failure>,
     args: &ReleaseArgs,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    let images = resolve(release, backend, args, environment).await?;
+    if form == Form::Dockerfile && bases::build(release).is_none() {
+        return Err(Failure::say(
+            Exit::Usage,
+            "a Dockerfile takes its toolchain from an image, and this release has this machine's",
+        )
+        .hint("roche release --dry-run=dockerfile -b IMAGE -r IMAGE"));
+    }
+    let images = resolve(release, pins, backend, args, environment).await?;
     let plan = match &images.build {
         Some(build) => roche_frontend::plan::plan(project, release, build, images.runtime.as_ref())?,
-        None => Machine::look(release.tzdata, environment, false).await?.plan(project, release, images.runtime.as_ref())?,
+        None => {
+            let machine = Machine::look(release.tzdata, environment, false, pins.offline).await?;
+            machine.plan(project, release, images.runtime.as_ref())?
+        }
     };
     let unknown = unknown(&plan, &images);
     let definition = build::submitted(&plan, plan.target, &args.solve);
-    let dry_run = DryRun { plan: &plan, definition, release, unresolved: images.unresolved, unknown };
+    let subject = Subject { project, release, plan: &plan, definition, unresolved: images.unresolved, unknown };
     let bytes = match form {
-        Form::Text => text::render(&dry_run).into_bytes(),
-        Form::Json => json::render(&dry_run).into_bytes(),
-        Form::Dot => dot::render(&dry_run).into_bytes(),
-        Form::Llb => match dry_run.unresolved.first() {
-            None => dry_run.definition.encode(),
-            Some((image, reason)) => {
+        Form::Text => text::render(&subject.document(), columns(environment)).into_bytes(),
+        Form::Json => subject.document().json().into_bytes(),
+        Form::Dot => dot::render(&subject.document()).into_bytes(),
+        Form::Mermaid => mermaid::render(&subject.document()).into_bytes(),
+        Form::Html => html::render(&subject.document()).into_bytes(),
+        Form::Dockerfile => dockerfile::render(&subject)?.into_bytes(),
+        Form::Llb => match subject.unresolved.first() {
+            None => subject.definition.encode(),
+            Some(Unresolved { image, reason }) => {
                 return Err(Failure::say(
                     Exit::Registry,
                     format!("{image} is not resolved, so the plan has no LLB yet: {reason}"),
@@ -95,84 +94,67 @@ pub(crate) async fn run(
     crate::write_stdout(&bytes)
 }
 
+/// Returns the columns of the terminal that the plan is shown on.
+fn columns(environment: &Environment) -> usize {
+    let size = environment.stdout_terminal.then(|| terminal_size::terminal_size_of(std::io::stdout())).flatten();
+    size.map_or(text::COLUMNS, |(width, _)| usize::from(width.0))
+}
+
 /// The base images, as far as they are known.
 struct Images {
     /// None where the machine's own toolchain compiles.
     build: Option<BaseImage>,
     runtime: Option<BaseImage>,
-    unresolved: Vec<(String, String)>,
+    unresolved: Vec<Unresolved>,
 }
 
-/// Resolves the base images as the release would, and by their registries where no back end
-/// answers.
+/// Resolves the base images as the release would: the locked ones need nobody, the others the back
+/// end, or their registries where none answers.
 async fn resolve(
     release: &Release,
+    pins: &Pins,
     backend: Result<Backend, Failure>,
     args: &ReleaseArgs,
     environment: &Environment,
 ) -> Result<Images, Failure> {
-    let (progress, _) = progress_channel(1);
-    let credentials = logins::credentials(environment);
-    let options =
-        JobOptions { credentials: Some(std::sync::Arc::new(logins::credentials(environment))), ..JobOptions::default() };
-    let job = match backend {
-        Ok(backend) => match backend.solver.open(options, progress).await {
-            Ok(job) => Some(job),
-            Err(error @ Error::Connect { .. }) => {
-                if !args.output.quiet {
-                    note(&format!("{error}; asking the registries instead"));
-                }
-                None
-            }
-            Err(error) => return Err(backend.failure(error)),
-        },
-        Err(failure) if failure.exit == Exit::Unreachable => None,
-        Err(failure) => return Err(failure),
-    };
-    let registry = Registry::new(&mirrors::registries(environment)?)?;
     let mut unresolved = Vec::new();
     let mut resolved = Vec::new();
-    let build = match &release.build_image {
-        BuildImage::Image(image) => Some(image),
-        BuildImage::Host(_) => None,
-    };
-    let runtime = match &release.runtime {
-        Runtime::Image(image) => Some(image),
-        Runtime::Scratch(_) => None,
-    };
-    for image in build.into_iter().chain(runtime) {
-        let answer = match &job {
-            Some(job) => ask(&**job, image, &release.platform, crate::release::mode(args)).await,
-            None => {
-                let answer = registry.resolve(&image.reference, &release.platform, Some(&credentials), REGISTRY).await;
-                answer.map(|found| BaseImage { reference: image.reference.clone(), digest: found.digest, config: found.config })
+    let mut asked = None;
+    let mut backend = Some(backend);
+    for image in bases::build(release).into_iter().chain(bases::runtime(release)) {
+        if let Some(base) = pins.pinned(image, &release.platform)? {
+            resolved.push(base);
+            continue;
+        }
+        let answer = if pins.offline {
+            Err(format!("it is not in {}, and --offline asks no registry", lock::FILE))
+        } else {
+            if let Some(backend) = backend.take() {
+                asked = Some(Bases::open(backend, environment, !args.output.quiet).await?);
+            }
+            let bases = asked.as_ref().expect("it was opened for the first image that is not locked");
+            match bases.find(image, &release.platform, crate::release::mode(args), REGISTRY).await {
+                Ok(base) => Ok(base),
+                Err(error @ Error::Registry { .. }) => Err(error.to_string()),
+                Err(error) => return Err(error.into()),
             }
         };
-        resolved.push(match answer {
-            Ok(base) => base,
-            Err(error @ Error::Registry { .. }) => {
-                unresolved.push((image.reference.familiar(), error.to_string()));
-                BaseImage { reference: image.reference.clone(), digest: None, config: Vec::new() }
-            }
-            Err(error) => return Err(error.into()),
-        });
+        resolved.push(answer.unwrap_or_else(|reason| {
+            unresolved.push(Unresolved { image: image.reference.familiar(), reason });
+            BaseImage { reference: image.reference.clone(), digest: None, config: Vec::new() }
+        }));
     }
-    if let Some(job) = job {
-        job.cancel().await;
+    if let Some(bases) = asked {
+        bases.end().await;
     }
     let mut resolved = resolved.into_iter();
-    let build = build.and_then(|_| resolved.next());
+    let build = bases::build(release).and_then(|_| resolved.next());
     Ok(Images { build, runtime: resolved.next(), unresolved })
-}
-
-async fn ask(job: &dyn Job, image: &Image, platform: &Platform, mode: ResolveMode) -> Result<BaseImage, Error> {
-    let found = job.resolve_image(&image.reference, platform, mode).await?;
-    Ok(BaseImage { reference: image.reference.clone(), digest: found.digest, config: found.config })
 }
 
 /// Collects the vertices that stand on a base image that is not resolved.
 fn unknown(plan: &Plan, images: &Images) -> BTreeSet<Digest> {
-    let names: BTreeSet<&str> = images.unresolved.iter().map(|(name, _)| name.as_str()).collect();
+    let names: BTreeSet<&str> = images.unresolved.iter().map(|unresolved| unresolved.image.as_str()).collect();
     let bases = images.build.iter().chain(&images.runtime);
     let sources: BTreeSet<String> =
         bases.filter(|base| names.contains(base.reference.familiar().as_str())).map(|base| base.reference.to_string()).collect();
@@ -186,3 +168,6 @@ fn unknown(plan: &Plan, images: &Images) -> BTreeSet<Digest> {
     }
     unknown
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,63 +1,187 @@
-//! The plan for people: 80 columns, no colour needed.
+//! The plan for people: as wide as the terminal, no colour needed.
+//!
+//! Invariant: no line is wider than the columns that there are, as long as there are [`NARROWEST`].
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use roche_engine::{Digest, Vertex};
-
-use super::DryRun;
+use crate::document::{Document, Unresolved, Vertex};
 use crate::text::{one_line, size};
 
-/// Columns for a vertex's name.
-const NAME: usize = 46;
+/// Columns where nobody says how many there are.
+pub(super) const COLUMNS: usize = 80;
+
+/// Fewer columns than these are not counted.
+const NARROWEST: usize = 20;
+
+/// From here on a vertex fits one line.
+const WIDE: usize = 60;
+
+/// What stands in a vertex's line beside its name: number, digest, inputs.
+const BESIDE: usize = 34;
 
 /// Renders the plan.
-pub(super) fn render(dry_run: &DryRun<'_>) -> String {
-    let DryRun { plan, release, unresolved, .. } = dry_run;
-    let definition = &dry_run.definition;
-    let mut out = String::new();
-    for (image, reason) in unresolved {
-        let _ = writeln!(out, "unresolved: {image}: {}", one_line(reason));
+pub(super) fn render(document: &Document, columns: usize) -> String {
+    let mut page = Page { columns: columns.max(NARROWEST), out: String::new() };
+    for Unresolved { image, reason } in &document.unresolved {
+        page.wrapped("", 2, &format!("unresolved: {image}: {}", one_line(reason)));
     }
-    for name in &release.tags {
-        let _ = writeln!(out, "image       {name}");
+    for name in &document.image.names {
+        page.field("image", name);
     }
-    let _ = writeln!(out, "platform    {}", release.platform);
+    page.field("platform", &document.image.platform);
+    let files = document.function.iter().map(|file| format!("{} ({})", file.path, size(file.size_bytes)));
+    page.field("function", &files.collect::<Vec<_>>().join(", "));
 
-    let vertices: Vec<&Vertex> = definition.vertices().collect();
-    let numbers: BTreeMap<Digest, usize> = vertices.iter().enumerate().map(|(i, vertex)| (vertex.digest, i + 1)).collect();
-    for stage in &plan.stages {
-        let _ = writeln!(out, "\n{}", stage.name);
-        for vertex in vertices.iter().filter(|vertex| stage.vertices.contains(&vertex.digest)) {
-            let digest = dry_run.digest(vertex).map_or_else(|| "unresolved".to_owned(), |digest| digest.short());
-            let mut inputs: Vec<usize> = vertex.op.kind.inputs().iter().map(|edge| numbers[&edge.vertex]).collect();
-            inputs.dedup();
-            let inputs: Vec<String> = inputs.iter().map(ToString::to_string).collect();
-            let from = if inputs.is_empty() { String::new() } else { format!("  from {}", inputs.join(", ")) };
-            let name = fit(&one_line(&vertex.name()));
-            let _ = writeln!(out, "{:>4}  {name:NAME$}  {digest}{from}", numbers[&vertex.digest]);
+    let names = document.vertices.iter().map(|vertex| one_line(&vertex.name).chars().count());
+    let name = names.max().unwrap_or(0).min(page.columns.saturating_sub(BESIDE));
+    for stage in &document.stages {
+        page.line(&format!("\n{}", stage.name));
+        stage.vertices.iter().for_each(|&id| page.vertex(&document.vertices[id], name));
+    }
+
+    page.line("\nthe image gains");
+    for entry in &document.contents {
+        let mode = entry.mode.as_deref().unwrap_or("-");
+        let size = entry.size_bytes.map_or_else(String::new, |bytes| format!("  {}", size(bytes)));
+        if page.columns >= WIDE {
+            page.wrapped(&format!("      {mode:5} {:10} ", entry.owner), 23, &format!("{}{size}", entry.path));
+        } else {
+            page.wrapped("  ", 2, &entry.path);
+            page.wrapped("    ", 4, &format!("{mode} {}{size}", entry.owner));
+        }
+    }
+    if let Some(definition) = &document.definition {
+        page.line("\ndefinition");
+        page.wrapped("  ", 2, &definition.digest);
+        page.wrapped("  ", 2, &format!("{} vertices, {}", document.vertices.len(), size(definition.size_bytes)));
+    }
+    if !document.notices.is_empty() {
+        page.line("");
+        document.notices.iter().for_each(|notice| page.wrapped("", 2, &format!("note: {}", one_line(notice))));
+    }
+    page.out
+}
+
+struct Page {
+    columns: usize,
+    out: String,
+}
+
+impl Page {
+    fn line(&mut self, text: &str) {
+        let _ = writeln!(self.out, "{text}");
+    }
+
+    /// Writes a word and what it stands for.
+    fn field(&mut self, name: &str, value: &str) {
+        if self.columns >= WIDE {
+            self.wrapped(&format!("{name:12}"), 12, value);
+        } else {
+            self.line(name);
+            self.wrapped("  ", 2, value);
         }
     }
 
-    out.push_str("\nthe image gains\n");
-    for entry in &plan.contents {
-        let size = entry.size_bytes.map_or_else(String::new, |bytes| format!("  {}", size(bytes)));
-        let mode = entry.mode.map_or_else(|| "-".to_owned(), |mode| format!("{mode:04o}"));
-        let _ = writeln!(out, "      {mode:5} {:10} {}{size}", entry.owner, entry.path);
+    fn vertex(&mut self, vertex: &Vertex, room: usize) {
+        let digest = vertex.digest.as_deref().map_or("unresolved", Document::short);
+        let mut inputs: Vec<usize> = vertex.inputs.iter().map(|edge| edge.vertex + 1).collect();
+        inputs.dedup();
+        let (number, name) = (vertex.id + 1, one_line(&vertex.name));
+        if self.columns >= WIDE {
+            let line = format!("{number:>4}  {:room$}  {digest:12}", cut(&name, room));
+            let from = from(&inputs, self.columns.saturating_sub(line.chars().count() + 2));
+            self.line(format!("{line}  {from}").trim_end());
+        } else {
+            self.wrapped(&format!("{number:>3} "), 4, &name);
+            self.wrapped("    ", 4, digest);
+            let from = from(&inputs, 64);
+            if !from.is_empty() {
+                self.wrapped("    ", 4, &from);
+            }
+        }
     }
-    if unresolved.is_empty() {
-        let bytes = definition.encode();
-        let _ = writeln!(
-            out,
-            "\ndefinition  {}\n            {} vertices, {}",
-            Digest::of(&bytes),
-            vertices.len(),
-            size(bytes.len() as u64)
-        );
+
+    /// Writes `text` behind `start`, broken at spaces where there are some; further lines are
+    /// indented.
+    fn wrapped(&mut self, start: &str, indent: usize, text: &str) {
+        let mut line = start.to_owned();
+        let mut room = self.columns.saturating_sub(start.chars().count());
+        let mut empty = true;
+        for word in text.split(' ') {
+            let mut word: Vec<char> = word.chars().collect();
+            if !empty && word.len() < room {
+                line.push(' ');
+                room -= 1;
+            } else if !empty {
+                self.line(line.trim_end());
+                line = " ".repeat(indent);
+                room = self.columns - indent;
+            }
+            while word.len() > room {
+                line.extend(word.drain(..room));
+                self.line(&line);
+                line = " ".repeat(indent);
+                room = self.columns - indent;
+            }
+            room -= word.len();
+            line.extend(word);
+            empty = false;
+        }
+        self.line(line.trim_end());
     }
-    out
 }
 
-fn fit(name: &str) -> String {
-    if name.chars().count() <= NAME { name.to_owned() } else { name.chars().take(NAME - 1).chain(['…']).collect() }
+/// Names the inputs, as many as there is room for.
+fn from(inputs: &[usize], room: usize) -> String {
+    let Some((first, rest)) = inputs.split_first() else { return String::new() };
+    let all: Vec<String> = inputs.iter().map(ToString::to_string).collect();
+    let whole = format!("from {}", all.join(", "));
+    if whole.len() <= room {
+        return whole;
+    }
+    let mut text = format!("from {first}");
+    for (place, input) in rest.iter().enumerate() {
+        let (next, left) = (format!(", {input}"), rest.len() - place - 1);
+        if text.len() + next.len() + format!(", +{left}").len() > room {
+            let _ = write!(text, ", +{}", left + 1);
+            break;
+        }
+        text.push_str(&next);
+    }
+    if text.len() > room { format!("{} inputs", inputs.len()) } else { text }
+}
+
+fn cut(name: &str, room: usize) -> String {
+    if name.chars().count() <= room { name.to_owned() } else { name.chars().take(room - 1).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dry_run::tests::document;
+
+    #[test]
+    fn no_line_is_wider_than_the_columns() {
+        let document = document(40);
+        for columns in [20, 21, 33, 59, 60, 61, 72, 80, 200] {
+            let text = render(&document, columns);
+            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= columns, "{widest} of {columns}\n{text}");
+            let squeezed: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+            assert!(
+                squeezed.contains("rocheuser/app/roche-service") || squeezed.contains("/app/roche-service-rocheuser"),
+                "{text}"
+            );
+            assert!(squeezed.contains(&document.definition.as_ref().unwrap().digest), "{text}");
+        }
+    }
+
+    #[test]
+    fn many_inputs_are_counted() {
+        assert_eq!(from(&[], 13), "");
+        assert_eq!(from(&[1, 3, 2], 12), "from 1, 3, 2");
+        assert_eq!(from(&[1, 3, 2, 4], 13), "from 1, 3, +2");
+        assert_eq!(from(&[1, 3, 2, 4], 15), "from 1, 3, 2, 4");
+        assert_eq!(from(&[10_000, 1, 2, 3], 12), "4 inputs");
+    }
 }

@@ -10,6 +10,6 @@ use crate::error::{Exit, Failure};
 pub(crate) const HERE: bool = false;
 
 /// Refuses to build here.
-pub(crate) fn backend(_: &Environment, _: &str, _: Option<String>) -> Result<Backend, Failure> {
+pub(crate) fn backend(_: &Environment, _: bool, _: &str, _: Option<String>) -> Result<Backend, Failure> {
     Err(Failure::say(Exit::Unreachable, "the embedded engine needs Linux").hint("name a daemon: --addr tcp://HOST:PORT"))
 }

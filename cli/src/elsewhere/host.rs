@@ -16,7 +16,7 @@ pub(crate) enum Machine {}
 
 impl Machine {
     /// Refuses to compile here.
-    pub(crate) async fn look(_: bool, _: &Environment, _: bool) -> Result<Self, Failure> {
+    pub(crate) async fn look(_: bool, _: &Environment, _: bool, _: bool) -> Result<Self, Failure> {
         Err(Failure::say(Exit::Usage, "-b host compiles with the embedded engine, which needs Linux")
             .hint("name a build image, and a daemon that has it: roche release -b IMAGE --addr tcp://HOST:PORT"))
     }
