@@ -42,7 +42,8 @@ fn a_locked_plan_is_the_same_and_asks_nobody() {
     assert!(told.lines().count() == 2 && told.lines().all(|line| line.contains("@sha256:")), "{}", ended.story());
     assert!(text(&project).starts_with('#') && text(&project).contains("[[image]]"), "{}", text(&project));
 
-    let asked = plan(&Project::hello("hello"), "json", &[]).build_image(&image("build")).runtime(&image("runtime-busybox"));
+    let unlocked = Project::hello("hello");
+    let asked = plan(&unlocked, "json", &[]).build_image(&image("build")).runtime(&image("runtime-busybox"));
     let locked = plan(&project, "json", &["--locked"]).build_image(&image("build")).runtime(&image("runtime-busybox"));
     let (asked, locked) = (asked.run().succeeds(), locked.run().succeeds());
     assert!(asked.stdout == locked.stdout, "{}\n{}", asked.story(), locked.story());
@@ -52,7 +53,7 @@ fn a_locked_plan_is_the_same_and_asks_nobody() {
         let alone = plan(&project, "llb", flags).build_image(&build).runtime(&runtime).run().succeeds();
         assert!(!alone.stdout.is_empty(), "{flags:?}\n{}", alone.story());
     }
-    let dead = plan(&Project::hello("hello"), "llb", &[]).build_image(&build).runtime(&runtime).run();
+    let dead = plan(&unlocked, "llb", &[]).build_image(&build).runtime(&runtime).run();
     dead.fails(8, &["is not resolved"]);
 }
 
@@ -148,8 +149,8 @@ fn an_image_that_cannot_be_had_leaves_the_lock_as_it_was() {
     let project = Project::hello("hello");
     lock(&project, &[]).succeeds();
     let before = text(&project);
-    lock(&project, &["-r", "127.0.0.1:1/none:1"]).fails(8, &["127.0.0.1:1/none:1"]);
-    lock(&project, &["--update", "-b", "127.0.0.1:1/none:1"]).fails(8, &["127.0.0.1:1/none:1"]);
+    lock(&project, &["-r", &image("none")]).fails(8, &["none:1", "404"]);
+    lock(&project, &["--update", "-b", "127.0.0.1:1/none:1"]).fails(75, &["127.0.0.1:1/none:1"]);
     assert_eq!(text(&project), before);
     assert_eq!(fs::read_dir(project.root()).unwrap().count(), 2, "nothing else is left");
 }

@@ -66,7 +66,7 @@ impl Browser {
         browser.call("Emulation.setEmulatedMedia", json!({"features": features}));
         let url = format!("file://{}/plan.html{fragment}", browser.folder.path().display());
         browser.call("Page.navigate", json!({"url": url}));
-        browser.wait("document.documentElement.dataset.ready === 'yes'");
+        browser.wait("document.documentElement?.dataset.ready === 'yes'");
         browser
     }
 
