@@ -42,7 +42,7 @@ fn the_page_shows_the_plan_and_asks_for_nothing() {
     let page = page();
     assert!(page.len() < 300_000, "{} bytes", page.len());
     let mut browser = Browser::open(&page, "light", "");
-    assert_eq!(browser.value(BOXES), json!(7));
+    assert_eq!(browser.value(BOXES), json!(8));
     let text = browser.value("document.body.innerText").as_str().unwrap().to_owned();
     for words in
         ["x.invalid/plan:1", "/app/roche-service", "rocheuser", "functions.rs", "./run.sh", "8080/tcp", "compile roche-service"]
@@ -80,17 +80,17 @@ fn everything_is_done_by_keys() {
     let mut browser = Browser::open(&page(), "light", "");
     let chosen = |browser: &mut Browser| browser.value("document.activeElement.getAttribute('aria-label')");
     browser.press(&["ArrowLeft"]);
-    assert!(chosen(&mut browser).as_str().unwrap().starts_with("step 7: image files"), "{}", chosen(&mut browser));
+    assert!(chosen(&mut browser).as_str().unwrap().starts_with("step 8: image files"), "{}", chosen(&mut browser));
     browser.press(&["ArrowLeft"]);
     let left = chosen(&mut browser);
     browser.press(&["ArrowRight"]);
-    assert!(chosen(&mut browser).as_str().unwrap().starts_with("step 7"), "back from {left} is {}", chosen(&mut browser));
+    assert!(chosen(&mut browser).as_str().unwrap().starts_with("step 8"), "back from {left} is {}", chosen(&mut browser));
     browser.press(&["Enter"]);
     assert_eq!(browser.value("panel.hidden"), json!(false));
     assert!(browser.value("panel.innerText").as_str().unwrap().contains("image files"));
     browser.press(&["Escape"]);
     assert_eq!(browser.value("panel.hidden"), json!(true));
-    assert!(chosen(&mut browser).as_str().unwrap().starts_with("step 7"), "the focus is back in the graph");
+    assert!(chosen(&mut browser).as_str().unwrap().starts_with("step 8"), "the focus is back in the graph");
 
     browser.press(&["/", "r", "u", "n", ".", "s", "h", "Enter"]);
     assert_eq!(browser.value("search.value"), json!("run.sh"));
@@ -140,7 +140,7 @@ fn a_screen_reader_is_told_every_step() {
         };
         nodes.iter().filter(|node| node["ignored"] != json!(true)).filter(is).count()
     };
-    assert_eq!(named("button", "step "), 7);
+    assert_eq!(named("button", "step "), 8);
     assert_eq!(named("button", "step 4: compile roche-service, exec, from 1, "), 1);
     let unnamed = |node: &&Value| {
         matches!(node["role"]["value"].as_str(), Some("button" | "searchbox" | "link"))
@@ -172,15 +172,15 @@ fn light_and_dark_follow_the_reader() {
 fn what_came_of_a_release_is_shown_with_the_critical_path() {
     let page = changed(&page(), |document| {
         for (id, vertex) in document["vertices"].as_array_mut().unwrap().iter_mut().enumerate() {
-            let ms = [0, 0, 10, 1350, 0, 300, 40][id];
+            let ms = [0, 0, 10, 1350, 0, 300, 20, 20][id];
             vertex["outcome"] = json!({"state": if ms == 0 { "cached" } else { "ran" }, "durationMs": ms});
         }
     });
     let mut browser = Browser::open(&page, "light", "");
     let hot = "[...document.querySelectorAll('.box.hot')].map((box) => Number(box.dataset.id)).sort().join()";
-    assert_eq!(browser.value(hot), json!("2,3,5,6"));
+    assert_eq!(browser.value(hot), json!("2,3,5,6,7"));
     let text = browser.value("document.querySelector('.top').innerText").as_str().unwrap().replace('\n', " ");
-    assert!(text.contains("critical path") && text.contains("1.7 s") && text.contains("3 of 7"), "{text}");
+    assert!(text.contains("critical path") && text.contains("1.7 s") && text.contains("3 of 8"), "{text}");
 }
 
 #[test]
