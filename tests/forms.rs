@@ -36,13 +36,19 @@ fn plan(project: &Project, form: &str, more: &[&str]) -> Roche {
 /// Images that nobody has.
 const NOWHERE: [&str; 4] = ["-b", "127.0.0.1:1/build:1", "-r", "127.0.0.1:1/runtime:1"];
 
+/// A project's files by their paths.
+type Files = &'static [(&'static str, &'static [u8])];
+
+/// What breaks a document.
+type Change = fn(&mut Value);
+
 /// Examples and odd projects.
 fn projects() -> Vec<(String, Project)> {
     let examples = fs::read_dir(fixture("../../examples")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut projects: Vec<(String, Project)> =
         examples.map(|name| name.into_string().unwrap()).map(|name| (name.clone(), Project::example(&name))).collect();
     assert!(projects.len() >= 4, "there are examples");
-    let odd: [(&str, &[(&str, &[u8])]); 5] = [
+    let odd: [(&str, Files); 5] = [
         ("bytes that are no text", &[("functions.rs", b"\xff\xfe\0\r\n\x1b[31m</script>")]),
         ("one byte", &[("functions.rs", b"x")]),
         ("in src, with a lib.rs", &[("src/functions.rs", b"fn"), ("src/lib.rs", b"// lib")]),
@@ -75,7 +81,7 @@ fn every_plan_keeps_the_published_schema() {
 fn the_schema_refuses_what_is_no_plan() {
     let good = plan(&Project::hello("hello"), "json", &[]).run().succeeds().stdout;
     let good: Value = serde_json::from_slice(&good).unwrap();
-    let broken: [(&str, fn(&mut Value)); 9] = [
+    let broken: [(&str, Change); 9] = [
         ("another version", |plan| plan["schemaVersion"] = 2.into()),
         ("a digest that is none", |plan| plan["vertices"][0]["digest"] = "sha256:1".into()),
         ("a vertex without a digest", |plan| drop(plan["vertices"][1].as_object_mut().unwrap().remove("digest"))),

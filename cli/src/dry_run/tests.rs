@@ -94,7 +94,7 @@ fn no_form_passes_on_what_a_terminal_obeys() {
 
 #[test]
 fn a_merge_is_no_instruction() {
-    let refused = with_plan(2, |subject| dockerfile::render(subject)).unwrap_err();
+    let refused = with_plan(2, dockerfile::render).unwrap_err();
     assert_eq!(refused.exit, Exit::Usage);
     assert!(refused.render().contains("\"all\" merges"), "{}", refused.render());
 }

@@ -96,6 +96,9 @@ struct Writer<'a> {
 
 type Done = Result<(), String>;
 
+/// What a `COPY` says: stage, path, place, mode and owner.
+type Copied<'a> = (String, String, String, Option<u32>, &'a Option<Owner>);
+
 impl Writer<'_> {
     fn vertex(&mut self, vertex: &Vertex) -> Done {
         let _ = writeln!(self.out, "\n# {}", one_line(&vertex.name()));
@@ -286,8 +289,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Says what a copy takes: stage, path, place, mode and owner.
-    fn copied<'b>(&self, copy: &'b Copy) -> Result<(String, String, String, Option<u32>, &'b Option<Owner>), String> {
+    /// Says what a copy takes.
+    fn copied<'b>(&self, copy: &'b Copy) -> Result<Copied<'b>, String> {
         let usual = Copy {
             contents_only: copy.contents_only,
             make_parents: copy.make_parents,
