@@ -41,7 +41,8 @@ impl Browser {
             --disable-background-networking --proxy-server=127.0.0.1:1 --hide-scrollbars --force-device-scale-factor=1 \
             --user-data-dir=\"$1\" --remote-debugging-pipe about:blank 3<&0 4>&1 1>&2 </dev/null 2>\"$1.log\"";
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(folder.path().join("profile"));
+        // What a browser that is ended leaves behind goes with the folder.
+        command.args(["-c", script, "sh"]).arg(folder.path().join("profile")).env("TMPDIR", folder.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh runs");
         let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().expect("piped")));
         let mut browser = Self {
