@@ -1,7 +1,8 @@
 //! What `roche contents` and `roche diff` say of an image is what tar and docker say of it.
 //!
 //! Red when: a path, mode, owner, size or link of an image is another one than in docker's own export; an image is read otherwise
-//! from a store, an archive, a layout or a registry; a difference is missed or made up; a line is longer than the terminal.
+//! from a store, an archive, a layout or a registry; a difference is missed or made up; a document does not keep
+//! its schema; a line is longer than the terminal.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +13,7 @@ use std::process::Command;
 use roche_engine::oci::{Compression, compress};
 use serde_json::{Value, json};
 
-use crate::harness::{Daemon, Ended, Project, Roche, Tar, docker_archive, image, layout, on_every_daemon};
+use crate::harness::{Daemon, Ended, Project, Roche, Tar, against_schema, docker_archive, image, layout, on_every_daemon};
 
 const RUNTIMES: [&str; 4] = ["runtime-debian", "runtime-busybox", "runtime-musl", "runtime-distroless"];
 
@@ -22,14 +23,15 @@ fn roche(dir: &Path) -> Roche {
 }
 
 #[track_caller]
-fn json_of(ended: Ended) -> Value {
+fn json_of(ended: Ended, schema: &str) -> Value {
     let ended = ended.succeeds();
-    serde_json::from_slice(&ended.stdout).unwrap_or_else(|error| panic!("{error}\n{}", ended.story()))
+    assert_eq!(against_schema(schema, &ended.stdout), "", "{}", ended.story());
+    serde_json::from_slice(&ended.stdout).expect("the validator has read it")
 }
 
 #[track_caller]
 fn contents(roche: Roche, image: impl AsRef<OsStr>) -> Value {
-    json_of(roche.args(["contents", "--json"]).arg(image).run())
+    json_of(roche.args(["contents", "--json"]).arg(image).run(), "contents-1")
 }
 
 /// Every path with what is known of it: type letter, mode, owner, group, size or link.
@@ -166,7 +168,7 @@ fn a_release_shows_what_it_adds_over_its_runtime(daemon: &Daemon) {
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     // And the difference to the runtime is what was added.
     let runtime = image("runtime-busybox");
-    let difference = json_of(on().args(["diff", "--json", &runtime, &tag.name]).run());
+    let difference = json_of(on().args(["diff", "--json", &runtime, &tag.name]).run(), "diff-1");
     let added: Vec<&str> = difference["added"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect();
     for path in ["/app", "/app/Cargo.toml", "/app/roche-service", "/app/run.sh"] {
         assert!(added.contains(&path), "{path} is not in {added:?}");
@@ -304,7 +306,7 @@ fn differences_are_told_and_counted() {
     let old = docker_archive(&folder.path().join("old.tar"), &[old.end()], json!({"config": {"Env": ["A=1"], "User": "me"}}));
     let new = docker_archive(&folder.path().join("new.tar"), &[new.end()], json!({"config": {"Env": ["A=2"], "Cmd": ["x"]}}));
     let diff = |flag: &[&str]| roche(folder.path()).arg("diff").args(flag).args([&old, &new]).run();
-    let value = json_of(diff(&["--json"]));
+    let value = json_of(diff(&["--json"]), "diff-1");
     let paths = |key: &str| {
         value[key].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };

@@ -31,6 +31,7 @@ mod files;
 mod host;
 mod init;
 mod interrupt;
+mod listing;
 mod lock;
 mod logins;
 mod mirrors;

@@ -19,6 +19,7 @@ use crate::args::OutputArgs;
 use crate::backend::Backend;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
+use crate::listing::{Line, listed};
 use crate::outputs::Output;
 use crate::progress::trace::VertexTrace;
 use crate::progress::{Display, Trace};
@@ -128,10 +129,10 @@ impl Report<'_> {
             ("base", format!("{}{digest}", base.reference.familiar()))
         }));
         rows.push(("steps", self.steps()));
-        let width = self.added.iter().map(|file| file.path.chars().count()).max().unwrap_or_default();
-        rows.extend(
-            self.added.iter().map(|file| ("added", format!("{:width$}  {}", file.path, text::size(file.info.size_bytes)))),
-        );
+        let added: Vec<(String, String)> =
+            listed(self.added.iter().collect(), |file| &file.path, |file| file.info.size_bytes).into_iter().map(shown).collect();
+        let width = added.iter().map(|(path, _)| path.chars().count()).max().unwrap_or_default();
+        rows.extend(added.into_iter().map(|(path, size)| ("added", format!("{path:width$}  {size}"))));
         rows.push(("time", text::seconds(self.elapsed)));
 
         let mut out = String::from("\n");
@@ -153,6 +154,14 @@ impl Report<'_> {
             let _ = write!(said, "{separator}{} {}", vertex.name(), text::seconds(trace.elapsed(SystemTime::UNIX_EPOCH)));
         }
         said
+    }
+}
+
+/// Shows files that the image gained with their size.
+fn shown(line: Line<&AddedFile>) -> (String, String) {
+    match line {
+        Line::One(file) => (file.path.clone(), text::size(file.info.size_bytes)),
+        Line::Many(folder, files, bytes) => (format!("{folder}/"), format!("{}, {files} files", text::size(bytes))),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: equal project bytes, parameters and base images give equal bytes; nothing of the
 //! user's machine (paths, times, names of folders) enters an op.
 
+mod contents;
 mod on_host;
 
 use std::collections::BTreeMap;
@@ -102,6 +103,8 @@ pub enum EntryKind {
     File,
     /// A folder.
     Folder,
+    /// A symbolic link.
+    Symlink,
 }
 
 /// Why there is no plan.
@@ -156,7 +159,7 @@ pub fn plan(project: &Project, release: &Release, build: &BaseImage, runtime: Op
         target: added.image.into(),
         stages,
         config: runtime_config.release(platform, &release.labels, release.entrypoint),
-        contents: contents(added.overlay.vertex, runtime.is_some()),
+        contents: contents::from_image(added.overlay.vertex, runtime.is_some()),
         overlay: Some(added.overlay),
         bases: std::iter::once(build).chain(runtime).cloned().collect(),
         host_trees: BTreeMap::new(),
@@ -189,15 +192,6 @@ pub(crate) fn config(image: &BaseImage, platform: &Platform, notices: &mut Vec<S
         notices.push(format!("{name} has ONBUILD instructions, which are not run"));
     }
     Ok(config)
-}
-
-fn contents(vertex: Digest, runtime: bool) -> Vec<Entry> {
-    let entry = |path: String, kind, mode, owner| Entry { path, kind, mode, owner, size_bytes: None, vertex };
-    let mut entries = vec![entry(runtime::FOLDER.to_owned(), EntryKind::Folder, (!runtime).then_some(0o755), "root")];
-    let files = runtime::FILES.iter().map(|name| format!("{}/{name}", runtime::FOLDER));
-    entries.extend(files.map(|path| entry(path, EntryKind::File, None, runtime::USER)));
-    entries.extend(["/etc/group", "/etc/passwd"].map(|path| entry(path.to_owned(), EntryKind::File, Some(0o644), "root")));
-    entries
 }
 
 impl std::fmt::Display for Entrypoint {

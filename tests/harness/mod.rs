@@ -11,6 +11,7 @@
 //! - [`Site`]: a project, images and a cache for releases by the embedded engine.
 //! - [`Campaign`]: many cells of one kind, drawn from a seed.
 //! - [`Browser`]: a page in a browser without a window.
+//! - [`against_schema`]: what a validator says of a document.
 //!
 //! A test that needs a daemon is a function of `&Daemon` and one macro line:
 //!
@@ -42,6 +43,7 @@ mod project;
 mod proxy;
 mod remains;
 mod roche;
+mod schema;
 mod site;
 mod trace;
 
@@ -61,6 +63,7 @@ pub(crate) use project::{Project, fixture, unique};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use remains::all_in;
 pub(crate) use roche::{Roche, Running};
+pub(crate) use schema::against_schema;
 pub(crate) use site::{Site, Stand};
 pub(crate) use trace::Trace;
 

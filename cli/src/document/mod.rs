@@ -266,13 +266,13 @@ pub(crate) struct Blob {
     pub(crate) size_bytes: u64,
 }
 
-/// A file or folder that the image gains.
+/// A file, folder or link that the image gains.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
     /// Its absolute path.
     pub(crate) path: String,
-    /// `file` or `folder`.
+    /// `file`, `folder` or `symlink`.
     pub(crate) kind: String,
     /// Its owner's name.
     pub(crate) owner: String,

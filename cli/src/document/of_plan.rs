@@ -86,7 +86,11 @@ fn base(base: &roche_frontend::plan::BaseImage) -> Base {
 }
 
 fn content(entry: &roche_frontend::plan::Entry, vertex: usize) -> Entry {
-    let kind = if entry.kind == EntryKind::Folder { "folder" } else { "file" };
+    let kind = match entry.kind {
+        EntryKind::File => "file",
+        EntryKind::Folder => "folder",
+        EntryKind::Symlink => "symlink",
+    };
     Entry {
         path: entry.path.clone(),
         kind: kind.to_owned(),

@@ -4,7 +4,8 @@
 
 use std::fmt::Write as _;
 
-use crate::document::{Document, Unresolved, Vertex};
+use crate::document::{Document, Entry, Unresolved, Vertex};
+use crate::listing::{Line, listed};
 use crate::text::{one_line, size};
 
 /// Columns where nobody says how many there are.
@@ -40,14 +41,16 @@ pub(super) fn render(document: &Document, columns: usize) -> String {
     }
 
     page.line("\nthe image gains");
-    for entry in &document.contents {
-        let mode = entry.mode.as_deref().unwrap_or("-");
-        let size = entry.size_bytes.map_or_else(String::new, |bytes| format!("  {}", size(bytes)));
-        if page.columns >= WIDE {
-            page.wrapped(&format!("      {mode:5} {:10} ", entry.owner), 23, &format!("{}{size}", entry.path));
-        } else {
-            page.wrapped("  ", 2, &entry.path);
-            page.wrapped("    ", 4, &format!("{mode} {}{size}", entry.owner));
+    let contents = document.contents.iter().collect();
+    for line in listed(contents, |entry: &&Entry| &entry.path, |entry| entry.size_bytes.unwrap_or(0)) {
+        match line {
+            Line::One(entry) => {
+                let size = entry.size_bytes.map_or_else(String::new, |bytes| format!("  {}", size(bytes)));
+                page.gained(entry.mode.as_deref().unwrap_or("-"), &entry.owner, &entry.path, &size);
+            }
+            Line::Many(folder, entries, bytes) => {
+                page.gained("", "", &format!("{folder}/"), &format!("  {}, {entries} paths", size(bytes)));
+            }
         }
     }
     if let Some(definition) = &document.definition {
@@ -79,6 +82,16 @@ impl Page {
         } else {
             self.line(name);
             self.wrapped("  ", 2, value);
+        }
+    }
+
+    /// Writes what the image gains at a path.
+    fn gained(&mut self, mode: &str, owner: &str, path: &str, size: &str) {
+        if self.columns >= WIDE {
+            self.wrapped(&format!("      {mode:5} {owner:10} "), 23, &format!("{path}{size}"));
+        } else {
+            self.wrapped("  ", 2, path);
+            self.wrapped("    ", 4, &format!("{mode} {owner}{size}"));
         }
     }
 

@@ -36,6 +36,7 @@ use std::time::SystemTime;
 use roche_engine::Digest;
 use roche_engine::solver::HostTree;
 
+use crate::plan::EntryKind;
 use crate::shown;
 
 pub use certificates::{Certificates, certificates};
@@ -209,6 +210,21 @@ pub struct Zones {
     pub path: PathBuf,
     /// The digest of everything in it.
     pub digest: Digest,
+    /// The folder and everything in it, sorted by path.
+    pub entries: Vec<Zone>,
+}
+
+/// A file, folder or link among the time zones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// Its path in the folder, with `/` in front; empty for the folder itself.
+    pub path: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its permission bits.
+    pub mode: u32,
+    /// A file's size in bytes.
+    pub size_bytes: Option<u64>,
 }
 
 /// Finds the time zones of the system under `root`, which is `/` for this machine's.
@@ -220,7 +236,33 @@ pub fn zones(root: &Path) -> Result<Zones, HostError> {
         reason: "is not there, and time zones were asked for: install tzdata, or leave --tzdata out".to_owned(),
     })?;
     let digest = layout::folder(&path, &mut digests::Digests::new(BTreeMap::new(), SystemTime::UNIX_EPOCH))?;
-    Ok(Zones { path, digest })
+    let entries = listed(&path)?;
+    Ok(Zones { path, digest, entries })
+}
+
+/// Lists a folder and everything in it.
+#[cfg(target_os = "linux")]
+fn listed(root: &Path) -> Result<Vec<Zone>, HostError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (mut zones, mut pending) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(path) = pending.pop() {
+        let found = path.symlink_metadata().map_err(at(&path))?;
+        let (kind, mode) = match found.file_type() {
+            kind if kind.is_dir() => (EntryKind::Folder, found.permissions().mode() & 0o777),
+            kind if kind.is_symlink() => (EntryKind::Symlink, 0o777),
+            _ => (EntryKind::File, found.permissions().mode() & 0o777),
+        };
+        if kind == EntryKind::Folder {
+            for inside in path.read_dir().map_err(at(&path))? {
+                pending.push(inside.map_err(at(&path))?.path());
+            }
+        }
+        let within = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+        let path = if within.is_empty() { within } else { format!("/{within}") };
+        zones.push(Zone { path, kind, mode, size_bytes: (kind == EntryKind::File).then_some(found.len()) });
+    }
+    zones.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(zones)
 }
 
 #[cfg(target_os = "linux")]

@@ -92,10 +92,14 @@ fn time_zones_are_named_by_what_they_say() {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        zones(root.path()).map(|zones| zones.digest)
+        zones(root.path())
     };
-    assert_eq!(of(&[("UTC", "z"), ("Asia/Tokyo", "t")]).unwrap(), of(&[("Asia/Tokyo", "t"), ("UTC", "z")]).unwrap());
-    assert_ne!(of(&[("UTC", "z")]).unwrap(), of(&[("UTC", "zz")]).unwrap());
+    let digest = |files: &[(&str, &str)]| of(files).unwrap().digest;
+    assert_eq!(digest(&[("UTC", "z"), ("Asia/Tokyo", "t")]), digest(&[("Asia/Tokyo", "t"), ("UTC", "z")]));
+    assert_ne!(digest(&[("UTC", "z")]), digest(&[("UTC", "zz")]));
+    let entries = of(&[("UTC", "z"), ("Asia/Tokyo", "to")]).unwrap().entries;
+    let paths: Vec<(&str, Option<u64>)> = entries.iter().map(|zone| (&*zone.path, zone.size_bytes)).collect();
+    assert_eq!(paths, [("", None), ("/Asia", None), ("/Asia/Tokyo", Some(2)), ("/UTC", Some(1))]);
     assert!(of(&[]).unwrap_err().to_string().contains("install tzdata"));
 }
 

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use roche_engine::{Digest, Graph};
+use roche_engine::Graph;
 
-use super::{BaseImage, Entry, EntryKind, Host, Plan, PlanError, Stage, config, contents};
+use super::{BaseImage, Host, Plan, PlanError, Stage, config, contents};
 use crate::project::Project;
 use crate::release::{Release, Runtime};
 use crate::stage::config::ImageConfig;
@@ -40,12 +40,12 @@ pub fn plan_on_host(
         Some(runtime) => {
             let runtime = stage::image(&mut graph, platform, runtime, "runtime image")?;
             let added = onto::image(&mut graph, platform, host, service, runtime, release.entrypoint)?;
-            (added.vertices, added.overlay, added.image, contents(added.overlay.vertex, true))
+            (added.vertices, added.overlay, added.image, contents::onto(added.overlay.vertex, host))
         }
         None => {
             notices.push(certificates(host));
             let (overlay, image) = stage::host::image(&mut graph, host, service)?;
-            (vec![overlay.vertex, image], overlay, image, scratch_contents(overlay.vertex, host))
+            (vec![overlay.vertex, image], overlay, image, contents::on_nothing(overlay.vertex, host))
         }
     };
     Ok(Plan {
@@ -69,32 +69,18 @@ fn certificates(host: &Host<'_>) -> String {
     }
 }
 
-fn scratch_contents(vertex: Digest, host: &Host<'_>) -> Vec<Entry> {
-    let mut entries = contents(vertex, false);
-    let file = |path: &str, size: usize| {
-        let (path, kind, mode, size_bytes) = (path.to_owned(), EntryKind::File, Some(0o644), Some(size as u64));
-        Entry { path, kind, mode, owner: "root", size_bytes, vertex }
-    };
-    entries.retain(|entry| !entry.path.starts_with("/etc/"));
-    entries.extend(stage::host::SYSTEM.map(|(path, text)| file(path, text.len())));
-    entries.extend(host.certificates.map(|found| file(stage::host::AUTHORITIES, found.data.len())));
-    if host.zones.is_some() {
-        let (path, kind) = (stage::host::ZONES.to_owned(), EntryKind::Folder);
-        entries.push(Entry { path, kind, mode: Some(0o755), owner: "root", size_bytes: None, vertex });
-    }
-    entries
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
 
+    use roche_engine::Digest;
     use roche_engine::op::{Network, OpKind, Platform};
     use roche_engine::solver::{HostEntry, HostNode, HostTree};
 
     use super::*;
-    use crate::host::{Certificates, Toolchain, Zones};
+    use crate::host::{Certificates, Toolchain, Zone, Zones};
+    use crate::plan::EntryKind;
     use crate::release::{Flags, host_platform};
     use crate::vendor::Vendored;
 
@@ -235,9 +221,13 @@ mod tests {
         let bare = plan_of(&BOTH, "toolchain");
         assert!(!has(&bare, "/etc/ssl/certs/ca-certificates.crt") && bare.notices[1].contains("no certificate authorities"));
         let certificates = Certificates { path: PathBuf::from("/etc/ssl/cert.pem"), data: b"pem".to_vec() };
-        let zones = Zones { path: PathBuf::from("/usr/share/zoneinfo"), digest: Digest::of(b"zones") };
+        let zone = |path: &str, kind, size_bytes| Zone { path: path.to_owned(), kind, mode: 0o755, size_bytes };
+        let entries = vec![zone("", EntryKind::Folder, None), zone("/UTC", EntryKind::File, Some(114))];
+        let zones = Zones { path: PathBuf::from("/zones"), digest: Digest::of(b"zones"), entries };
         let full = plan_with("scratch", &BOTH, "toolchain", Some(&certificates), Some(&zones));
-        assert!(has(&full, "/etc/ssl/certs/ca-certificates.crt") && has(&full, "/usr/share/zoneinfo"));
+        for path in ["/etc/ssl", "/etc/ssl/certs/ca-certificates.crt", "/usr/share/zoneinfo", "/usr/share/zoneinfo/UTC"] {
+            assert!(has(&full, path), "{path}");
+        }
         assert!(full.notices[1].ends_with("/etc/ssl/cert.pem"), "{:?}", full.notices);
         assert_eq!(full.definition().vertices().len(), bare.definition().vertices().len() + 1);
     }
