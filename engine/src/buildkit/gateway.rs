@@ -61,7 +61,7 @@ pub(super) struct GatewayJob {
     /// The last vertex that progress called failed.
     failed: watch::Receiver<Option<VertexProgress>>,
     /// How much of the progress has been passed on.
-    heard: watch::Receiver<Heard>,
+    heard: Arc<Heard>,
 }
 
 impl Drop for GatewayJob {
@@ -94,9 +94,9 @@ impl GatewayJob {
         })
         .abort_handle();
         let (tell_failed, failed) = watch::channel(None);
-        let (tell_heard, heard) = watch::channel(Heard::default());
+        let heard = Arc::new(Heard::default());
         let client = ControlClient::new(connection.channel()).max_decoding_message_size(MESSAGE_BYTES);
-        connection.spawn(follow(client, reference.clone(), progress, tell_failed, tell_heard));
+        connection.spawn(follow(client, reference.clone(), progress, tell_failed, Arc::clone(&heard)));
 
         let mut job = Self {
             solver,
@@ -193,11 +193,10 @@ impl GatewayJob {
 
     /// Waits until progress has said all it has to say, but not long for the next word.
     async fn finish_progress(&self) {
-        let mut heard = self.heard.clone();
         loop {
-            let before = heard.borrow_and_update().messages;
-            let over = tokio::time::timeout(PATIENCE, heard.wait_for(|heard| heard.over)).await.is_ok();
-            if over || heard.borrow().messages == before {
+            let before = self.heard.messages();
+            let over = tokio::time::timeout(PATIENCE, self.heard.over()).await.is_ok();
+            if over || self.heard.messages() == before {
                 return;
             }
         }

@@ -3,6 +3,8 @@
 //! Invariant: nothing is made up. What a daemon says of a vertex without a proper digest is left
 //! out, times are the daemon's, and logs stay bytes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
@@ -14,13 +16,25 @@ use tonic::transport::Channel;
 use crate::Digest;
 use crate::solver::{LogProgress, Progress, ProgressSender, StatusProgress, VertexProgress, WarningProgress};
 
-/// How much of a job's progress has been passed on.
-#[derive(Clone, Copy, Debug, Default)]
+/// How much of a job's progress has come.
+#[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// The messages so far.
-    pub(super) messages: u64,
-    /// Whether there will be no more.
-    pub(super) over: bool,
+    messages: AtomicU64,
+    over: watch::Sender<bool>,
+}
+
+impl Heard {
+    /// The messages so far. Who waits is not woken for each: a step that floods its log makes a
+    /// million of them.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there will be no more.
+    pub(super) async fn over(&self) {
+        // The sender is here, so the wait cannot fail.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
 }
 
 /// Reads a job's progress until it ends: `failed` is told each vertex that fails, `heard` how far
@@ -30,21 +44,25 @@ pub(super) async fn follow(
     reference: String,
     progress: ProgressSender,
     failed: watch::Sender<Option<VertexProgress>>,
-    heard: watch::Sender<Heard>,
+    heard: Arc<Heard>,
 ) {
     if let Ok(response) = client.status(control::StatusRequest { r#ref: reference }).await {
         let mut deltas = response.into_inner();
         while let Ok(Some(delta)) = deltas.message().await {
+            heard.messages.fetch_add(1, Ordering::Relaxed);
             let delta = progress_of(delta);
+            // dockerd 20.10 says nothing in so many words for every line of a log that it has cut.
+            if delta == Progress::default() {
+                continue;
+            }
             let failure = delta.vertices.iter().rfind(|vertex| !vertex.error.is_empty() && vertex.completed.is_some()).cloned();
             progress.send(delta).await;
-            heard.send_modify(|heard| heard.messages += 1);
             if failure.is_some() {
                 failed.send_replace(failure);
             }
         }
     }
-    heard.send_modify(|heard| heard.over = true);
+    heard.over.send_replace(true);
 }
 
 /// Reads one delta.
