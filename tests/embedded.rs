@@ -18,6 +18,7 @@ use roche_engine::op::{File, Metadata, Mkfile, Op, Platform, Source};
 use roche_engine::solver::{ArchiveDest, ArchiveFormat, Export, Exported, JobOptions, Solver as _, progress_channel};
 use roche_engine::{Error, Graph};
 
+use crate::gained::assert_as_planned;
 use crate::harness::{Daemon, Ended, Project, Roche, files, image, on_every_daemon, unique, with_cargo};
 
 /// Crates are compiled.
@@ -85,6 +86,13 @@ fn a_release_from_the_host_toolchain_runs_and_is_the_same_from_everywhere() {
     assert!(again.stderr.contains("9 of 9 cached"), "{}", again.stderr);
     let edited = release(&Project::hello(&unique()), &["-o", "type=oci,dest=image.tar"]).run().succeeds();
     assert_ne!(digest(&edited), digest(&made));
+    for example in ["env", "hello", "json", "tested"] {
+        let project = Project::example(example);
+        let more = if example == "hello" { "--tzdata" } else { "--entrypoint=direct" };
+        let plan = release(&project, &[more, "--dry-run=json"]).run().succeeds();
+        release(&project, &[more, "-o", "type=local,dest=out"]).run().succeeds();
+        assert_as_planned(&plan.stdout, &project.path("out"));
+    }
     // As files, with the time zones; the cache is made small, and what the build uses stays.
     let compiled = || {
         let listed = Roche::new(cache.path()).args(["cache", "ls"]).env("XDG_CACHE_HOME", cache.path()).run().succeeds();

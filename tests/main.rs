@@ -23,6 +23,7 @@ mod failures;
 mod forms;
 mod fresh;
 mod full;
+mod gained;
 mod hostile;
 mod kills;
 mod lock;
