@@ -8,6 +8,7 @@
 //!    take.
 //! 3. A [`Solver`](solver::Solver) opens a [`Job`](solver::Job), which resolves images, solves
 //!    definitions and exports a result; [`buildkit`] drives BuildKit daemons.
+//!    [`Solver::forecast`](solver::Solver::forecast) says beforehand what would run ([`forecast`]).
 //! 4. While it works it sends [`Progress`](solver::Progress): BuildKit's status deltas.
 //!
 //! # Words
@@ -32,6 +33,7 @@
 pub mod buildkit;
 pub mod digest;
 mod error;
+pub mod forecast;
 mod graph;
 pub mod llb;
 #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::forecast::Forecast;
 use crate::oci::{Credentials, Reference};
 use crate::op::Platform;
 use crate::{Definition, Digest, Error};
@@ -20,6 +21,16 @@ use crate::{Definition, Digest, Error};
 pub trait Solver: Send + Sync {
     /// Returns how the report names the solver: its kind and address.
     fn name(&self) -> String;
+
+    /// Returns what tells the solver from another one that is later found at its address, and stays
+    /// as long as its cache does. A daemon is asked for it.
+    async fn identity(&self) -> Result<Digest, Error>;
+
+    /// Foretells what a job with `options` would do for a definition, on what is there now; nothing
+    /// where the solver does not know. Nothing is written and no network is used.
+    async fn forecast(&self, _definition: &Definition, _options: &JobOptions) -> Result<Option<Forecast>, Error> {
+        Ok(None)
+    }
 
     /// Opens a job. Progress is sent until the job ends; a receiver that is slow slows it down, one
     /// that is dropped is no error.
@@ -31,6 +42,9 @@ pub trait Solver: Send + Sync {
 /// Calls may run at the same time: what two definitions share is solved once.
 #[async_trait]
 pub trait Job: Send + Sync {
+    /// Returns [`Solver::identity`], which an open job knows.
+    fn identity(&self) -> Digest;
+
     /// Finds an image's digest and config without pulling its layers.
     async fn resolve_image(&self, reference: &Reference, platform: &Platform, mode: ResolveMode) -> Result<ResolvedImage, Error>;
 

@@ -17,11 +17,12 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::address::{Address, Protocol};
+use super::docker::{self, About};
 use super::export::Exporters;
+use super::fault;
 use super::session::Session;
 use super::transport::{self, HANDSHAKE_LIMIT, causes};
-use super::{docker, fault};
-use crate::Error;
+use crate::{Digest, Error};
 
 /// What one message of a daemon may hold.
 pub(super) const MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -37,6 +38,8 @@ const PIECE_BYTES: usize = 32 * 1024;
 pub(super) struct Connection {
     pub(super) address: Address,
     pub(super) exporters: Exporters,
+    /// Tells the daemon from others at its address.
+    pub(super) identity: Digest,
     channel: Channel,
     lost: watch::Receiver<Option<String>>,
     tasks: JoinSet<()>,
@@ -45,19 +48,21 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, and makes sure that it is BuildKit that answers.
     pub(super) async fn open(address: &Address) -> Result<Self, Error> {
-        let exporters = async {
+        let about = async {
             match address.protocol {
-                Protocol::Docker => docker::exporters(address).await,
-                Protocol::Buildkit => Ok(Exporters::Standalone),
+                Protocol::Docker => docker::about(address).await,
+                Protocol::Buildkit => Ok(About { exporters: Exporters::Standalone, identity: String::new() }),
             }
         };
         // Asked at the same time; of two refusals, dockerd's own API tells more.
-        let (exporters, channel) = tokio::try_join!(exporters, async { Ok(greeted(address).await) })?;
-        let channel = channel?;
+        let (About { exporters, identity }, greeted) = tokio::try_join!(about, async { Ok(greeted(address).await) })?;
+        let (channel, workers) = greeted?;
+        // Some dockerds call their only worker `moby`, all of them.
+        let identity = Digest::of(format!("{identity}\n{}", workers.join("\n")).as_bytes());
         let (tell, lost) = watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(pulse(channel.clone(), tell));
-        Ok(Self { address: address.clone(), exporters, channel, lost, tasks })
+        Ok(Self { address: address.clone(), exporters, identity, channel, lost, tasks })
     }
 
     pub(super) fn channel(&self) -> Channel {
@@ -109,13 +114,17 @@ impl Connection {
     }
 }
 
-/// Connects, and hears from BuildKit that it is there.
-async fn greeted(address: &Address) -> Result<Channel, Error> {
+/// Connects, and hears from BuildKit that it is there and which workers it has.
+async fn greeted(address: &Address) -> Result<(Channel, Vec<String>), Error> {
     let (channel, fault) = transport::channel(address).await?;
     let mut client = ControlClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
     let asking = client.list_workers(control::ListWorkersRequest::default());
     match tokio::time::timeout(HANDSHAKE_LIMIT, asking).await {
-        Ok(Ok(_)) => Ok(channel),
+        Ok(Ok(answer)) => {
+            let mut workers: Vec<String> = answer.into_inner().record.into_iter().map(|worker| worker.id).collect();
+            workers.sort_unstable();
+            Ok((channel, workers))
+        }
         Ok(Err(status)) => Err(address.refused(unlike(&status, fault.text(), address))),
         Err(_) => Err(address.refused(format!("it did not answer within {} s", HANDSHAKE_LIMIT.as_secs()))),
     }

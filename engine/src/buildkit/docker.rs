@@ -1,4 +1,4 @@
-//! What dockerd's own HTTP API is asked for: which image store it has, and pushes.
+//! What dockerd's own HTTP API is asked for: which image store it has, who it is, and pushes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -17,10 +17,21 @@ const INFO_BYTES: usize = 4 * 1024 * 1024;
 /// What a line of push progress may hold.
 const LINE_BYTES: usize = 1024 * 1024;
 
-/// Asks which image store dockerd has.
-pub(super) async fn exporters(address: &Address) -> Result<Exporters, Error> {
+/// What is to be known of a dockerd.
+pub(super) struct About {
+    pub(super) exporters: Exporters,
+    /// What tells it from others at its address.
+    pub(super) identity: String,
+}
+
+/// Asks which image store dockerd has, and who it is.
+pub(super) async fn about(address: &Address) -> Result<About, Error> {
     #[derive(Deserialize)]
     struct Info {
+        #[serde(rename = "ID", default)]
+        id: String,
+        #[serde(rename = "DockerRootDir", default)]
+        root: String,
         #[serde(rename = "DriverStatus", default)]
         driver_status: Option<Vec<(String, String)>>,
     }
@@ -42,7 +53,9 @@ pub(super) async fn exporters(address: &Address) -> Result<Exporters, Error> {
     let info: Info = serde_json::from_slice(&bytes).map_err(|error| odd(error.to_string()))?;
     let containerd =
         info.driver_status.unwrap_or_default().iter().any(|(key, value)| key == "driver-type" && value.contains("containerd"));
-    Ok(if containerd { Exporters::ContainerdStore } else { Exporters::DockerStore })
+    let exporters = if containerd { Exporters::ContainerdStore } else { Exporters::DockerStore };
+    // Old daemons of one machine share their id, which is a key's; the folder of their data is their own.
+    Ok(About { exporters, identity: format!("{} {}", info.id, info.root) })
 }
 
 /// A line of what dockerd says of a push or a load.

@@ -219,6 +219,10 @@ impl GatewayJob {
 
 #[async_trait]
 impl Job for GatewayJob {
+    fn identity(&self) -> Digest {
+        self.connection.identity
+    }
+
     async fn resolve_image(&self, reference: &Reference, platform: &Platform, mode: ResolveMode) -> Result<ResolvedImage, Error> {
         let name = reference.clone().tagged().to_string();
         let doing = format!("resolving {name}");

@@ -41,8 +41,8 @@ pub use load::{engine_sockets, load};
 pub use locate::{Located, Lookup, default_sockets, locate};
 pub use save::{image_id, save};
 
-use crate::Error;
 use crate::solver::{Job, JobOptions, ProgressSender, Solver};
+use crate::{Digest, Error};
 
 /// A BuildKit daemon. Every job has connections of its own.
 #[derive(Clone, Debug)]
@@ -65,6 +65,10 @@ impl Solver for Buildkit {
             Protocol::Buildkit => "buildkitd",
         };
         format!("{kind} at {}", self.address)
+    }
+
+    async fn identity(&self) -> Result<Digest, Error> {
+        Ok(connection::Connection::open(&self.address).await?.identity)
     }
 
     async fn open(&self, options: JobOptions, progress: ProgressSender) -> Result<Box<dyn Job>, Error> {

@@ -28,7 +28,7 @@ use super::worker::{Answer, Work};
 use crate::buildkit::session::mode as go_mode;
 use crate::buildkit::session::walk::{self, Filter};
 use crate::op::Source;
-use crate::solver::LocalDir;
+use crate::solver::{JobOptions, LocalDir};
 use crate::{Digest, Error, Vertex};
 
 /// The largest file that an HTTP source may bring.
@@ -37,24 +37,10 @@ const MAX_HTTP_BYTES: u64 = 16 << 30;
 impl Operator {
     /// Makes a layer of a folder that the caller offers.
     pub(super) async fn folder(&self, vertex: &Vertex, source: &Source, report: &Report) -> Result<Operated, Error> {
-        let name = source.reference();
-        let local = self.options.locals.get(name).cloned();
-        let local = local.ok_or_else(|| Error::Step {
-            vertex: Some(vertex.digest),
-            name: vertex.name(),
-            exit_code: None,
-            reason: format!("the folder {name:?} is not offered").into(),
-            hint: None,
-        })?;
-        // The op itself names a content that the caller knows.
-        let known = local.content.filter(|content| source.attrs.get("local.sharedkeyhint") == Some(&content.hex()));
-        let (key, tree) = match known {
-            Some(content) => (cache_key(vertex, &[], content.to_string().as_bytes()), None),
-            None => {
-                let tree = self.hashed_folder(source, &local).await?;
-                (cache_key(vertex, &[], tree.content_digest().to_string().as_bytes()), Some(tree))
-            }
-        };
+        let local = offered(&self.options, vertex, source)?.clone();
+        let (looked, from) = (local.clone(), source.clone());
+        let (content, tree) = self.store(move |_| folder_content(&from, &looked)).await?;
+        let key = cache_key(vertex, &[], content.to_string().as_bytes());
         self.cached(
             vertex,
             key,
@@ -62,7 +48,10 @@ impl Operator {
             Box::pin(async {
                 let tree = match tree {
                     Some(tree) => tree,
-                    None => self.hashed_folder(source, &local).await?,
+                    None => {
+                        let (looked, from) = (local.clone(), source.clone());
+                        self.store(move |_| hashed_folder(&from, &looked)).await?
+                    }
                 };
                 let folder = File::open(&local.path).map_err(|source| Error::File { path: local.path.clone(), source })?;
                 let made = self.layer_of(tree, folder, &[]).await?;
@@ -72,28 +61,13 @@ impl Operator {
         .await
     }
 
-    /// Walks an offered folder through the source's patterns.
-    async fn hashed_folder(&self, source: &Source, local: &LocalDir) -> Result<Tree, Error> {
-        let name = source.reference();
-        let list = |key: &str| -> Result<Vec<String>, Error> {
-            let text = source.attrs.get(key).map_or("[]", String::as_str);
-            serde_json::from_str(text)
-                .map_err(|error| Error::Integrity(format!("{key} of the folder {name:?} is no list: {error}")))
-        };
-        let (include, exclude, follow) =
-            (list("local.includepattern")?, list("local.excludepatterns")?, list("local.followpaths")?);
-        let walked = local.clone();
-        self.store(move |_| hashed(&walked, include, &exclude, &follow)).await
-    }
-
     /// Makes a layer of the one file that an address gives.
     pub(super) async fn http(&self, vertex: &Vertex, source: &Source, report: &Report) -> Result<Operated, Error> {
         if self.offline {
             return Err(unsupported("the network, which is not to be used"));
         }
         let attr = |key: &str| source.attrs.get(key).map(String::as_str);
-        let checksum = attr("http.checksum").map(str::parse::<Digest>).transpose();
-        let checksum = checksum.map_err(|error| Error::Integrity(format!("http.checksum: {error}")))?;
+        let checksum = checksum(source)?;
         let number = |key: &str, radix, default| attr(key).map_or(Ok(default), |text| u32::from_str_radix(text, radix));
         let numbers = (number("http.perm", 8, 0o600), number("http.uid", 10, 0), number("http.gid", 10, 0));
         let (Ok(mode), Ok(uid), Ok(gid)) = numbers else {
@@ -107,7 +81,7 @@ impl Operator {
             None => self.download(source, &work, &name, report).await?.0,
         };
         let key = cache_key(vertex, &[], content.to_string().as_bytes());
-        self.cached(
+        let operated = self.cached(
             vertex,
             key,
             report,
@@ -130,8 +104,10 @@ impl Operator {
                 let made = self.layer_of(tree, folder, &[]).await?;
                 Ok([(0, made)].into())
             }),
-        )
-        .await
+        );
+        let Operated { outputs, cached } = operated.await?;
+        // What was downloaded to be known was not cached.
+        Ok(Operated { outputs, cached: cached && checksum.is_some() })
     }
 
     async fn download(&self, source: &Source, work: &WorkDir, name: &str, report: &Report) -> Result<(Digest, u64), Error> {
@@ -183,6 +159,45 @@ fn last_part(url: &str) -> String {
         Some(name) if !matches!(name, "" | "." | "..") => name.to_owned(),
         _ => "download".to_owned(),
     }
+}
+
+/// Finds the folder of the caller's that a source names.
+pub(super) fn offered<'a>(options: &'a JobOptions, vertex: &Vertex, source: &Source) -> Result<&'a LocalDir, Error> {
+    let name = source.reference();
+    options.locals.get(name).ok_or_else(|| Error::Step {
+        vertex: Some(vertex.digest),
+        name: vertex.name(),
+        exit_code: None,
+        reason: format!("the folder {name:?} is not offered").into(),
+        hint: None,
+    })
+}
+
+/// Finds out what a folder holds, and its tree where that had to be read for it.
+pub(super) fn folder_content(source: &Source, local: &LocalDir) -> Result<(Digest, Option<Tree>), Error> {
+    // The op itself names a content that the caller knows.
+    let known = local.content.filter(|content| source.attrs.get("local.sharedkeyhint") == Some(&content.hex()));
+    match known {
+        Some(content) => Ok((content, None)),
+        None => hashed_folder(source, local).map(|tree| (tree.content_digest(), Some(tree))),
+    }
+}
+
+/// Reads which content an address is to give, where the source says so.
+pub(super) fn checksum(source: &Source) -> Result<Option<Digest>, Error> {
+    let checksum = source.attrs.get("http.checksum").map(|text| text.parse::<Digest>()).transpose();
+    checksum.map_err(|error| Error::Integrity(format!("http.checksum: {error}")))
+}
+
+/// Walks an offered folder through the source's patterns.
+fn hashed_folder(source: &Source, local: &LocalDir) -> Result<Tree, Error> {
+    let name = source.reference();
+    let list = |key: &str| -> Result<Vec<String>, Error> {
+        let text = source.attrs.get(key).map_or("[]", String::as_str);
+        serde_json::from_str(text).map_err(|error| Error::Integrity(format!("{key} of the folder {name:?} is no list: {error}")))
+    };
+    let (include, exclude, follow) = (list("local.includepattern")?, list("local.excludepatterns")?, list("local.followpaths")?);
+    hashed(local, include, &exclude, &follow)
 }
 
 /// Walks a folder and hashes what is in it.

@@ -9,7 +9,9 @@
 //! they are uncompressed, the diff id of the config. A layer is fetched once, however many
 //! processes want it.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Seek as _, SeekFrom, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use super::layers::measure;
 use super::operate::{Operator, unsupported};
 use super::report::Report;
 use super::result::Ref;
-use super::store::{CacheKey, FileLock, LayerNumber, Partial, PartialBlob, Record, RecordAbout, Store, Subject};
+use super::store::{CacheKey, FileLock, LayerNumber, Look, Partial, PartialBlob, Record, RecordAbout, Store, Subject};
 use super::worker::{Answer, Work};
 use crate::oci::{
     Blobs as _, Configs, Decompressor, Descriptor, Document, Hashing, Image, Layout, Limits, Reference, Repository,
@@ -69,7 +71,7 @@ impl Configs for Once<'_> {
 }
 
 /// Reads a blob whole; nothing where it is not there.
-fn read(store: &Store, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+fn read(store: &impl Look, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
     let Some(mut file) = store.blob(digest)? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|source| Error::Store { path: store.blob_path(digest), source })?;
@@ -79,11 +81,11 @@ fn read(store: &Store, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
 impl Operator {
     /// Finds an image's manifest and config; a tag is always asked for anew.
     pub(super) async fn find_image(&self, reference: &Reference, platform: &Platform) -> Result<Found, Error> {
-        let known = format!("{}|{platform}", reference.clone().tagged());
-        if reference.digest().is_some()
-            && let Some(found) = self.known_image(&known).await?
-        {
-            return Ok(found);
+        if reference.digest().is_some() {
+            let name = fact_name(reference, platform);
+            if let Some(found) = self.store(move |store| known_image(store, &name)).await? {
+                return Ok(found);
+            }
         }
         // Held until the config is in the store.
         let configs = Once { operator: self, held: Mutex::default() };
@@ -91,35 +93,23 @@ impl Operator {
         let (digest, image) = (found.digest, found.image);
         let (manifest, config) = (image.manifest_bytes.clone(), image.config_bytes.clone());
         let media_type = image.manifest.media_type.clone();
-        let pinned = format!("{}|{platform}", reference.clone().tagged().with_digest(digest));
-        self.store(move |store| {
-            store.put(&config)?;
-            let manifest = store.put(&manifest)?;
-            let value = format!("{digest} {manifest} {media_type}");
-            store.set_fact("image", pinned.as_bytes(), value.as_bytes(), Subject::Blob(manifest))
-        })
-        .await?;
+        let pinned = fact_name(&reference.clone().with_digest(digest), platform);
+        let name = pinned.clone();
+        let news = self
+            .store(move |store| {
+                let news = known_image(store, &name)?.is_none();
+                store.put(&config)?;
+                let manifest = store.put(&manifest)?;
+                let value = format!("{digest} {manifest} {media_type}");
+                store.set_fact("image", name.as_bytes(), value.as_bytes(), Subject::Blob(manifest))?;
+                Ok(news)
+            })
+            .await?;
+        if news {
+            self.fresh.insert(pinned);
+        }
         drop(configs);
         Ok(Found { digest, image })
-    }
-
-    async fn known_image(&self, known: &str) -> Result<Option<Found>, Error> {
-        let known = known.to_owned();
-        self.store(move |store| {
-            let Some(value) = store.fact("image", known.as_bytes())? else { return Ok(None) };
-            let value = String::from_utf8_lossy(&value).into_owned();
-            let mut words = value.splitn(3, ' ');
-            let mut digest = || words.next()?.parse::<Digest>().ok();
-            let (Some(top), Some(manifest)) = (digest(), digest()) else { return Ok(None) };
-            let media_type = words.next().unwrap_or_default();
-            let Some(manifest) = read(store, &manifest)? else { return Ok(None) };
-            let Ok(Document::Manifest(parsed)) = Document::read(&manifest, media_type) else {
-                return Ok(None);
-            };
-            let Some(config) = read(store, &parsed.config.digest)? else { return Ok(None) };
-            Ok(Image::read(manifest, media_type, config).ok().map(|image| Found { digest: top, image }))
-        })
-        .await
     }
 
     fn repository(&self, reference: &Reference) -> Result<Repository, Error> {
@@ -134,37 +124,24 @@ impl Operator {
     pub(super) async fn image(&self, reference: &Reference, platform: &Platform, report: &Report) -> Result<(Ref, bool), Error> {
         let found = self.find_image(reference, platform).await?;
         let origin = Origin::Registry(self.repository(reference)?);
-        self.unpacked(&found.image, &origin, &reference.familiar(), report).await
+        let (made, cached) = self.unpacked(&found.image, &origin, &reference.familiar(), report).await?;
+        let pinned = fact_name(&reference.clone().with_digest(found.digest), platform);
+        Ok((made, cached && !self.fresh.contains(&pinned)))
     }
 
     /// The same of an image in a layout that the job names.
     pub(super) async fn layout(&self, source: &Source, platform: &Platform, report: &Report) -> Result<(Ref, bool), Error> {
-        let wrong = |reason: String| Error::Registry { reference: source.identifier.clone(), reason, transient: false };
-        if source.attrs.contains_key("oci.layerlimit") {
-            return Err(unsupported("part of an image's layers (oci.layerlimit)"));
-        }
-        let (name, digest) = source.reference().rsplit_once('@').ok_or_else(|| wrong("it has no digest".to_owned()))?;
-        let digest: Digest = digest.parse().map_err(|error| wrong(format!("{error}")))?;
-        let store = source.attrs.get("oci.store").map_or(name, String::as_str);
-        let path = self.options.oci_layouts.get(store).cloned();
-        let path = path.ok_or_else(|| wrong(format!("the layout {store:?} is not offered")))?;
-        let platform = platform.clone();
-        let read = move |_: &Store| {
-            let layout = Layout::open(&path)?;
-            let (_, image) = layout.image(Some(&digest.to_string()), &platform)?;
-            Ok((layout, image))
-        };
-        let (layout, image) = self.store(read).await?;
-        self.unpacked(&image, &Origin::Layout(Arc::new(layout)), source.reference(), report).await
+        let (layouts, source, platform) = (self.options.oci_layouts.clone(), source.clone(), platform.clone());
+        let name = source.reference().to_owned();
+        let (layout, image) = self.store(move |_| layout_image(&layouts, &source, &platform)).await?;
+        self.unpacked(&image, &Origin::Layout(Arc::new(layout)), &name, report).await
     }
 
     async fn unpacked(&self, image: &Image, origin: &Origin, name: &str, report: &Report) -> Result<(Ref, bool), Error> {
-        let chain: Vec<String> = image.config.diff_ids.iter().map(Digest::to_string).collect();
-        let key = CacheKey::of("chain", chain.iter().map(String::as_bytes));
-        let known = self.store(move |store| store.lookup(&key)).await?;
-        if let Some([layers]) = known.as_ref().map(|record| &record.outputs[..]) {
-            let layers = layers.clone();
-            return Ok((self.store(move |store| Ref::of(store, &layers)).await?, true));
+        let (key, wanted) = (chain_key(image), image.clone());
+        if let There::All(found) = self.store(move |store| there(store, &wanted)).await? {
+            let chains = chain_ids(&image.config.diff_ids);
+            return Ok((found, !chains.iter().any(|chain| self.fresh.contains(&chain.to_string()))));
         }
         let blobs = &image.manifest.layers;
         let chains = chain_ids(&image.config.diff_ids);
@@ -214,7 +191,9 @@ impl Operator {
             return Ok(layer);
         }
         self.fetch(origin, blob, report).await?;
-        self.unpack(blob, diff_id, chain, below, report).await
+        let layer = self.unpack(blob, diff_id, chain, below, report).await?;
+        self.fresh.insert(chain.to_string());
+        Ok(layer)
     }
 
     /// Brings a blob into the store.
@@ -317,6 +296,83 @@ impl Origin {
     }
 }
 
+/// Names an image's manifest and config among the facts; `reference` has a digest.
+fn fact_name(reference: &Reference, platform: &Platform) -> String {
+    format!("{}|{platform}", reference.clone().tagged())
+}
+
+/// Reads what is known of an image by its digest.
+fn known_image(store: &impl Look, name: &str) -> Result<Option<Found>, Error> {
+    let Some(value) = store.fact("image", name.as_bytes())? else { return Ok(None) };
+    let value = String::from_utf8_lossy(&value).into_owned();
+    let mut words = value.splitn(3, ' ');
+    let mut digest = || words.next()?.parse::<Digest>().ok();
+    let (Some(top), Some(manifest)) = (digest(), digest()) else { return Ok(None) };
+    let media_type = words.next().unwrap_or_default();
+    let Some(manifest) = read(store, &manifest)? else { return Ok(None) };
+    let Ok(Document::Manifest(parsed)) = Document::read(&manifest, media_type) else {
+        return Ok(None);
+    };
+    let Some(config) = read(store, &parsed.config.digest)? else { return Ok(None) };
+    Ok(Image::read(manifest, media_type, config).ok().map(|image| Found { digest: top, image }))
+}
+
+/// Reads what is known of an image that a definition pins; nothing where its manifest or its config is
+/// not there.
+pub(super) fn pinned_image(store: &impl Look, reference: &Reference, platform: &Platform) -> Result<Option<Image>, Error> {
+    Ok(known_image(store, &fact_name(reference, platform))?.map(|found| found.image))
+}
+
+/// Finds the image of a source in a layout that the job names.
+pub(super) fn layout_image(
+    layouts: &BTreeMap<String, PathBuf>,
+    source: &Source,
+    platform: &Platform,
+) -> Result<(Layout, Image), Error> {
+    let wrong = |reason: String| Error::Registry { reference: source.identifier.clone(), reason, transient: false };
+    if source.attrs.contains_key("oci.layerlimit") {
+        return Err(unsupported("part of an image's layers (oci.layerlimit)"));
+    }
+    let (name, digest) = source.reference().rsplit_once('@').ok_or_else(|| wrong("it has no digest".to_owned()))?;
+    let digest: Digest = digest.parse().map_err(|error| wrong(format!("{error}")))?;
+    let store = source.attrs.get("oci.store").map_or(name, String::as_str);
+    let path = layouts.get(store).ok_or_else(|| wrong(format!("the layout {store:?} is not offered")))?;
+    let layout = Layout::open(path)?;
+    let (_, image) = layout.image(Some(&digest.to_string()), platform)?;
+    Ok((layout, image))
+}
+
+/// How much of an image's tree is in the store.
+pub(super) enum There {
+    /// All of it.
+    All(Ref),
+    /// Not so many of its layers.
+    Lacks(usize),
+}
+
+/// Looks for an image's tree: for a record of it, else for every one of its layers.
+pub(super) fn there(store: &impl Look, image: &Image) -> Result<There, Error> {
+    let known = store.outputs(&chain_key(image))?;
+    if let Some([layers]) = known.as_deref() {
+        return Ok(There::All(Ref::of(store, layers)?));
+    }
+    let mut layers = Vec::new();
+    let chains = chain_ids(&image.config.diff_ids);
+    for chain in &chains {
+        layers.extend(layer_of(store, *chain)?);
+    }
+    if layers.len() == chains.len() {
+        Ok(There::All(Ref::of(store, &layers)?))
+    } else {
+        Ok(There::Lacks(chains.len() - layers.len()))
+    }
+}
+
+fn chain_key(image: &Image) -> CacheKey {
+    let chain: Vec<String> = image.config.diff_ids.iter().map(Digest::to_string).collect();
+    CacheKey::of("chain", chain.iter().map(String::as_bytes))
+}
+
 /// Names each layer together with those under it (the image specification's ChainID).
 fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chains: Vec<Digest> = Vec::with_capacity(diff_ids.len());
@@ -328,7 +384,7 @@ fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 }
 
 /// Finds the layer that was unpacked as a chain's topmost.
-fn layer_of(store: &Store, chain: Digest) -> Result<Option<LayerNumber>, Error> {
+fn layer_of(store: &impl Look, chain: Digest) -> Result<Option<LayerNumber>, Error> {
     let found = store.fact("layer", chain.to_string().as_bytes())?;
     Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }

@@ -18,7 +18,7 @@ use super::trees::view::View;
 use crate::oci::Reference;
 use crate::op::Platform;
 use crate::solver::{Export, Exported, FileInfo, Job, ResolveMode, ResolvedImage, Solved};
-use crate::{Definition, Error};
+use crate::{Definition, Digest, Error};
 
 /// What the solver can do, as `solver/pb/caps.go` names it; what is not here is refused before
 /// anything runs.
@@ -72,6 +72,7 @@ const SWEEP: Duration = Duration::from_millis(20);
 
 /// A build.
 pub(super) struct LocalJob {
+    identity: Digest,
     pub(super) operator: Arc<Operator>,
     scheduler: Scheduler<Operator>,
     results: Mutex<HashMap<String, Ref>>,
@@ -80,7 +81,7 @@ pub(super) struct LocalJob {
 
 impl LocalJob {
     /// Refuses what can never succeed, before anything runs.
-    pub(super) fn open(operator: Operator) -> Result<Self, Error> {
+    pub(super) fn open(operator: Operator, identity: Digest) -> Result<Self, Error> {
         let caches = operator.options.cache_imports.iter().chain(&operator.options.cache_exports);
         if let Some(cache) = caches.into_iter().next() {
             return Err(unsupported(&format!("caches of the kind {} beside its own", cache.kind)));
@@ -90,7 +91,7 @@ impl LocalJob {
         // What killed jobs left behind takes room; what resists is no reason to fail.
         tokio::spawn(async move { sweeping.sweep().await });
         let scheduler = Scheduler::new(Arc::clone(&operator), operator.reporter.clone());
-        Ok(Self { operator, scheduler, results: Mutex::default(), trees: Mutex::default() })
+        Ok(Self { identity, operator, scheduler, results: Mutex::default(), trees: Mutex::default() })
     }
 
     fn result(&self, solved: &Solved) -> Result<Ref, Error> {
@@ -123,6 +124,10 @@ impl LocalJob {
 
 #[async_trait]
 impl Job for LocalJob {
+    fn identity(&self) -> Digest {
+        self.identity
+    }
+
     async fn resolve_image(
         &self,
         reference: &Reference,

@@ -1,6 +1,7 @@
 //! The embedded solver: solves definitions on this machine, without a daemon.
 //!
 //! 1. [`Local::open`](crate::solver::Solver::open) opens the store and finds out what the user may do.
+//!    `forecast` says what a job would do, and leaves the store as it is.
 //! 2. `schedule` runs the vertices of a definition as soon as their inputs are there; `operate` looks
 //!    each up by its cache key (`key`), or has it done: `image`, `folder`, `exec`, `files`.
 //! 3. Whatever touches file trees is done by a worker process in namespaces of its own (`worker`);
@@ -15,6 +16,7 @@ mod exec;
 mod export;
 mod files;
 mod folder;
+mod forecast;
 mod ids;
 mod image;
 mod job;
@@ -33,7 +35,7 @@ mod trees;
 mod worker;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -41,13 +43,14 @@ use async_trait::async_trait;
 pub use store::Clock;
 pub use worker::{Refusal, main_if_worker as worker_main};
 
-use crate::Error;
 use crate::buildkit::Address;
+use crate::forecast::Forecast;
 use crate::oci::{Registry, RegistryOptions};
 use crate::solver::{Job, JobOptions, ProgressSender, Solver};
-use operate::Operator;
+use crate::{Definition, Digest, Error};
+use operate::{Fresh, Operator};
 use report::Reporter;
-use store::Store;
+use store::{Peek, Store};
 use tokio::sync::Semaphore;
 use worker::Workers;
 
@@ -146,6 +149,20 @@ impl Solver for Local {
         NAME.to_owned()
     }
 
+    async fn identity(&self) -> Result<Digest, Error> {
+        Ok(identity_of(&self.options.root))
+    }
+
+    async fn forecast(&self, definition: &Definition, options: &JobOptions) -> Result<Option<Forecast>, Error> {
+        let (root, path, offline) = (self.options.root.clone(), self.options.path.clone(), self.options.offline);
+        let (definition, options) = (definition.clone(), options.clone());
+        let looking = move || {
+            let store = Peek::open(&root, run::identity(&path).ids.mode())?;
+            forecast::forecast(&store, &options, offline, &definition).map(Some)
+        };
+        tokio::task::spawn_blocking(looking).await.unwrap_or(Err(Error::Cancelled))
+    }
+
     async fn open(&self, options: JobOptions, progress: ProgressSender) -> Result<Box<dyn Job>, Error> {
         let identity = run::identity(&self.options.path);
         let (root, mode, clock) = (self.options.root.clone(), identity.ids.mode(), self.options.clock);
@@ -164,9 +181,15 @@ impl Solver for Local {
             engine: self.options.engine.clone(),
             offline: self.options.offline,
             keep_storage: self.options.keep_storage,
+            fresh: Fresh::default(),
         };
-        Ok(Box::new(job::LocalJob::open(operator)?))
+        Ok(Box::new(job::LocalJob::open(operator, identity_of(&self.options.root))?))
     }
+}
+
+/// Names a store by its folder.
+fn identity_of(root: &Path) -> Digest {
+    Digest::of(root.as_os_str().as_encoded_bytes())
 }
 
 /// The machine's architecture in the words of the OCI image index.

@@ -3,7 +3,8 @@
 //! Invariant: a result is looked up and made under a lock of its cache key, so that several
 //! processes that want the same make it once; a failure is never kept.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -15,12 +16,12 @@ use super::key::cache_key;
 use super::report::{Report, Reporter};
 use super::result::Ref;
 use super::schedule::{Operate, Operated, Outputs};
-use super::store::{CacheKey, FileLock, LayerNumber, Record, RecordAbout, Store};
+use super::store::{CacheKey, FileLock, LayerNumber, Look, Record, RecordAbout, Store};
 use super::worker::{Work, Workers};
 use crate::buildkit::Address;
 use crate::oci::{Reference, Registry};
 use crate::op::{Diff, Merge, MountKind, OpKind, Platform, Source};
-use crate::solver::JobOptions;
+use crate::solver::{HostTree, JobOptions};
 use crate::{Error, Vertex};
 
 /// How often a lock that another process holds is tried.
@@ -43,6 +44,23 @@ pub(super) struct Operator {
     pub(super) offline: bool,
     /// What the store is kept below.
     pub(super) keep_storage: KeepStorage,
+    /// What was not there before the job.
+    pub(super) fresh: Fresh,
+}
+
+/// What a job has made or brought in: keys, layers, images. A vertex that finds it was not cached:
+/// another one of the job ran for both.
+#[derive(Debug, Default)]
+pub(super) struct Fresh(Mutex<BTreeSet<String>>);
+
+impl Fresh {
+    pub(super) fn insert(&self, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(what);
+    }
+
+    pub(super) fn contains(&self, what: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(what)
+    }
 }
 
 #[async_trait]
@@ -97,12 +115,12 @@ impl Operator {
     ) -> Result<Operated, Error> {
         let numbers = output_numbers(&vertex.op.kind);
         let reuse = !vertex.metadata.ignore_cache;
-        if reuse && let Some(outputs) = self.known(key, &numbers).await? {
-            return Ok(Operated { outputs, cached: true });
+        if reuse && let Some(operated) = self.known(key, &numbers).await? {
+            return Ok(operated);
         }
         let _alone = self.lock(format!("vertex {key}")).await?;
-        if reuse && let Some(outputs) = self.known(key, &numbers).await? {
-            return Ok(Operated { outputs, cached: true });
+        if reuse && let Some(operated) = self.known(key, &numbers).await? {
+            return Ok(operated);
         }
         let started = Instant::now();
         let outputs = make.await?;
@@ -110,50 +128,24 @@ impl Operator {
         let about = RecordAbout { name: report.name().to_owned(), took: started.elapsed(), ..RecordAbout::default() };
         let record = Record { outputs: layers.collect::<Result<_, Error>>()?, about };
         self.store(move |store| store.record(&key, &record)).await?;
+        self.fresh.insert(key.to_string());
         Ok(Operated { outputs, cached: false })
     }
 
-    async fn known(&self, key: CacheKey, numbers: &[u32]) -> Result<Option<Outputs>, Error> {
+    async fn known(&self, key: CacheKey, numbers: &[u32]) -> Result<Option<Operated>, Error> {
         let numbers = numbers.to_vec();
-        self.store(move |store| {
-            let Some(record) = store.lookup(&key)?.filter(|record| record.outputs.len() == numbers.len()) else {
-                return Ok(None);
-            };
-            let outputs = numbers.into_iter().zip(&record.outputs).map(|(number, layers)| Ok((number, Ref::of(store, layers)?)));
-            outputs.collect::<Result<Outputs, Error>>().map(Some)
-        })
-        .await
+        let outputs = self.store(move |store| recorded(store, &key, &numbers)).await?;
+        Ok(outputs.map(|outputs| Operated { outputs, cached: !self.fresh.contains(&key.to_string()) }))
     }
 
     async fn source(&self, vertex: &Vertex, source: &Source, report: &Report) -> Result<Operated, Error> {
         let (made, cached) = match source.scheme() {
-            "docker-image" => {
-                let reference: Reference = source.reference().parse().map_err(|error| Error::Registry {
-                    reference: source.reference().to_owned(),
-                    reason: format!("{error}"),
-                    transient: false,
-                })?;
-                let host = || Platform::new("linux", super::architecture());
-                self.image(&reference, &vertex.op.platform.clone().unwrap_or_else(host), report).await?
-            }
-            "local" => match self.options.host_trees.get(source.reference()) {
-                Some(tree) => {
-                    let named = source.attrs.get("local.sharedkeyhint");
-                    if named.is_some_and(|hint| *hint != tree.digest.hex()) {
-                        return Err(Error::Integrity(format!(
-                            "{} holds {}, not what the graph names",
-                            source.reference(),
-                            tree.digest
-                        )));
-                    }
-                    (Ref::Host(tree.clone()), true)
-                }
+            "docker-image" => self.image(&image_reference(source)?, &platform_of(vertex), report).await?,
+            "local" => match host_tree(&self.options, source)? {
+                Some(tree) => (Ref::Host(tree.clone()), true),
                 None => return self.folder(vertex, source, report).await,
             },
-            "oci-layout" => {
-                let host = || Platform::new("linux", super::architecture());
-                self.layout(source, &vertex.op.platform.clone().unwrap_or_else(host), report).await?
-            }
+            "oci-layout" => self.layout(source, &platform_of(vertex), report).await?,
             "http" | "https" => return self.http(vertex, source, report).await,
             scheme => return Err(unsupported(&format!("sources of the kind {scheme}"))),
         };
@@ -162,20 +154,14 @@ impl Operator {
 
     /// Lays trees over one another: the layers of all of them, bottom first.
     async fn merge(&self, _merge: &Merge, inputs: &[Ref]) -> Result<Operated, Error> {
-        let mut layers = Vec::new();
-        for input in inputs {
-            layers.extend_from_slice(input.layers()?);
-        }
+        let layers = merged(inputs)?;
         let merged = self.store(move |store| Ref::of(store, &layers)).await?;
         Ok(Operated { outputs: [(0, merged)].into(), cached: true })
     }
 
     /// Takes the layers that one tree has over another.
     async fn diff(&self, vertex: &Vertex, diff: &Diff, inputs: &[Ref], report: &Report) -> Result<Operated, Error> {
-        let mut sides = inputs.iter();
-        let lower = if diff.lower.is_some() { sides.next() } else { None };
-        let lower = lower.map_or(Ok(&[][..]), Ref::layers)?;
-        let upper = sides.next().map_or(Ok(&[][..]), Ref::layers)?;
+        let (lower, upper) = sides(diff, inputs)?;
         let Some(over) = upper.strip_prefix(lower) else {
             let (lower, upper) = (lower.to_vec(), upper.to_vec());
             let compare = async move { Ok([(0, self.difference(&lower, &upper).await?)].into()) };
@@ -207,8 +193,59 @@ impl Operator {
     }
 }
 
+/// Finds the outputs that were recorded for a key.
+pub(super) fn recorded(store: &impl Look, key: &CacheKey, numbers: &[u32]) -> Result<Option<Outputs>, Error> {
+    let Some(outputs) = store.outputs(key)?.filter(|outputs| outputs.len() == numbers.len()) else {
+        return Ok(None);
+    };
+    let outputs = numbers.iter().zip(&outputs).map(|(&number, layers)| Ok((number, Ref::of(store, layers)?)));
+    outputs.collect::<Result<Outputs, Error>>().map(Some)
+}
+
+/// Reads which image a source names.
+pub(super) fn image_reference(source: &Source) -> Result<Reference, Error> {
+    source.reference().parse().map_err(|error| Error::Registry {
+        reference: source.reference().to_owned(),
+        reason: format!("{error}"),
+        transient: false,
+    })
+}
+
+/// The platform that a vertex is for: this machine's where it does not say.
+pub(super) fn platform_of(vertex: &Vertex) -> Platform {
+    vertex.op.platform.clone().unwrap_or_else(|| Platform::new("linux", super::architecture()))
+}
+
+/// Finds the machine's own files that a local source stands for, where it does not stand for a folder.
+pub(super) fn host_tree<'a>(options: &'a JobOptions, source: &Source) -> Result<Option<&'a HostTree>, Error> {
+    let Some(tree) = options.host_trees.get(source.reference()) else { return Ok(None) };
+    let named = source.attrs.get("local.sharedkeyhint");
+    if named.is_some_and(|hint| *hint != tree.digest.hex()) {
+        let reason = format!("{} holds {}, not what the graph names", source.reference(), tree.digest);
+        return Err(Error::Integrity(reason));
+    }
+    Ok(Some(tree))
+}
+
+/// The layers of all trees, bottom first.
+pub(super) fn merged(inputs: &[Ref]) -> Result<Vec<LayerNumber>, Error> {
+    let mut layers = Vec::new();
+    for input in inputs {
+        layers.extend_from_slice(input.layers()?);
+    }
+    Ok(layers)
+}
+
+/// The layers of the lower tree and of the upper one.
+pub(super) fn sides<'a>(diff: &Diff, inputs: &'a [Ref]) -> Result<(&'a [LayerNumber], &'a [LayerNumber]), Error> {
+    let mut sides = inputs.iter();
+    let lower = if diff.lower.is_some() { sides.next() } else { None };
+    let lower = lower.map_or(Ok(&[][..]), Ref::layers)?;
+    Ok((lower, sides.next().map_or(Ok(&[][..]), Ref::layers)?))
+}
+
 /// The outputs of an op, ascending.
-fn output_numbers(kind: &OpKind) -> Vec<u32> {
+pub(super) fn output_numbers(kind: &OpKind) -> Vec<u32> {
     let mut numbers: Vec<u32> = match kind {
         OpKind::Exec(exec) => {
             let outputs = exec.mounts.iter().filter_map(|mount| match mount.kind {

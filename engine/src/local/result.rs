@@ -3,7 +3,7 @@
 use crate::solver::HostTree;
 use crate::{Digest, Error};
 
-use super::store::{LayerNumber, Store};
+use super::store::{LayerNumber, Look};
 
 /// One output of a vertex (BuildKit's `ImmutableRef`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) enum Ref {
 impl Ref {
     /// Takes what the store knows of `layers`; the topmost of a repeated layer counts, because
     /// what lies under it shows nothing that it does not.
-    pub(super) fn of(store: &Store, layers: &[LayerNumber]) -> Result<Self, Error> {
+    pub(super) fn of(store: &impl Look, layers: &[LayerNumber]) -> Result<Self, Error> {
         let mut kept: Vec<LayerNumber> = Vec::with_capacity(layers.len());
         for (i, layer) in layers.iter().enumerate() {
             if !layers[i + 1..].contains(layer) {

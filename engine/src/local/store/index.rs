@@ -75,10 +75,19 @@ impl Index {
     ///
     /// Fails where a newer version of this code has written it.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
+        Self::open_with(path, |path| Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE))
+    }
+
+    /// Opens the index to read it alone; nothing where [`Index::open`] has nothing.
+    pub(super) fn open_to_read(path: &Path) -> Result<Option<Self>, Error> {
+        Self::open_with(path, Self::connect_to_read)
+    }
+
+    fn open_with(path: &Path, connect: fn(&Path) -> rusqlite::Result<(Connection, i64)>) -> Result<Option<Self>, Error> {
         if !path.exists() || marker(path).exists() {
             return Ok(None);
         }
-        match Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE) {
+        match connect(path) {
             Ok((_, ..SCHEMA)) => Ok(None),
             Ok((connection, SCHEMA)) => Ok(Some(Self { connection: Mutex::new(connection), path: path.to_owned() })),
             Ok((_, schema)) => Err(fault::unusable(
@@ -121,6 +130,16 @@ impl Index {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "recursive_triggers", true)?;
         connection.set_prepared_statement_cache_capacity(64);
+        let schema = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        Ok((connection, schema))
+    }
+
+    fn connect_to_read(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        // The log is not this process's to tidy up.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let schema = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         Ok((connection, schema))
     }

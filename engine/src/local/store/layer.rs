@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::{self, Fault};
 use super::hold::Held;
+use super::index::Index;
 use super::{Store, WorkDir, usage};
 use crate::{Digest, Error};
 
@@ -137,17 +138,7 @@ impl Store {
 
     /// Returns the digests of layers' contents, as they were committed.
     pub fn layer_contents(&self, layers: &[LayerNumber]) -> Result<Vec<Digest>, Error> {
-        // One transaction: each costs as much as many rows.
-        let texts = self.index.read(|tx| {
-            let mut select = tx.prepare_cached("SELECT content FROM layers WHERE number = ?1 AND mode = ?2")?;
-            let texts = layers.iter().map(|layer| select.query_row((layer.row(), &self.mode), |row| row.get(0)).optional());
-            Ok(texts.collect::<rusqlite::Result<Vec<Option<String>>>>()?)
-        })?;
-        let parsed = layers.iter().zip(texts).map(|(&layer, text)| {
-            let text = text.ok_or_else(|| self.no_layer(layer))?;
-            text.parse().map_err(|error| Error::Integrity(format!("layer {layer}: {error}; verify the cache")))
-        });
-        parsed.collect()
+        contents(&self.index, &self.mode, layers, |layer| self.no_layer(layer))
     }
 
     /// Returns a layer's folder; its files are in `fs` there.
@@ -172,6 +163,26 @@ impl Store {
     fn no_layer(&self, layer: LayerNumber) -> Error {
         fault::unusable(&self.layer_path(layer), format!("no layer of mode {:?}", self.mode))
     }
+}
+
+/// Reads the digests of layers' contents; `lost` is the error for one that has no row.
+pub(super) fn contents(
+    index: &Index,
+    mode: &str,
+    layers: &[LayerNumber],
+    lost: impl Fn(LayerNumber) -> Error,
+) -> Result<Vec<Digest>, Error> {
+    // One transaction: each costs as much as many rows.
+    let texts = index.read(|tx| {
+        let mut select = tx.prepare_cached("SELECT content FROM layers WHERE number = ?1 AND mode = ?2")?;
+        let texts = layers.iter().map(|layer| select.query_row((layer.row(), mode), |row| row.get(0)).optional());
+        Ok(texts.collect::<rusqlite::Result<Vec<Option<String>>>>()?)
+    })?;
+    let parsed = layers.iter().zip(texts).map(|(&layer, text)| {
+        let text = text.ok_or_else(|| lost(layer))?;
+        text.parse().map_err(|error| Error::Integrity(format!("layer {layer}: {error}; verify the cache")))
+    });
+    parsed.collect()
 }
 
 #[cfg(test)]

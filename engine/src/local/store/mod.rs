@@ -5,6 +5,7 @@
 //! 2. What is being made lies in `work/` ([`WorkDir`], [`BlobWriter`]) under a lock of its maker;
 //!    what is finished is renamed to its place ([`Store::commit_layer`], [`BlobWriter::commit`]).
 //! 3. [`CacheKey`]s lead to [`Record`]s: lists of layers. [`Store::fact`]s are what was found out.
+//!    A [`Peek`] looks at both and leaves everything as it is.
 //! 4. [`Store::collect`] removes what was used least recently, [`Store::verify`] looks at all of it.
 //!
 //! ```text
@@ -34,6 +35,7 @@ mod index;
 mod layer;
 mod lock;
 mod partial;
+mod peek;
 mod reconcile;
 mod record;
 mod reserve;
@@ -52,6 +54,7 @@ pub use fact::Subject;
 pub use layer::{LayerNumber, Snapshot};
 pub use lock::FileLock;
 pub use partial::{Partial, PartialBlob};
+pub use peek::{Look, Peek};
 pub use record::{CacheKey, Record, RecordAbout};
 pub use usage::{Entry, EntryKind};
 pub use verify::{CheckLayer, Damage, Verified};
@@ -154,19 +157,21 @@ fn make_folders(root: &Path) -> Result<PathBuf, Error> {
     let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
     make(root).map_err(failed)?;
     let root = root.canonicalize().map_err(failed)?;
-    let owner = fs::metadata(&root).map_err(failed)?.uid();
-    let user = rustix::process::geteuid().as_raw();
-    if owner != user {
-        // Files of two users in one store would each shut the other out.
-        return Err(fault::unusable(
-            &root,
-            format!("belongs to user {owner}, not to user {user}; name a cache folder of your own"),
-        ));
-    }
+    check_owner(&root)?;
     for folder in ["blobs/sha256", "blobs/partial", "layers", "caches", "work", "locks"] {
         make(&root.join(folder)).map_err(failed)?;
     }
     Ok(root)
+}
+
+/// Refuses a folder of another user: files of two users in one store would each shut the other out.
+fn check_owner(root: &Path) -> Result<(), Error> {
+    let owner = fs::metadata(root).map_err(|error| fault::file(root, error))?.uid();
+    let user = rustix::process::geteuid().as_raw();
+    if owner == user {
+        return Ok(());
+    }
+    Err(fault::unusable(root, format!("belongs to user {owner}, not to user {user}; name a cache folder of your own")))
 }
 
 /// Opens the index, which is first made anew from the files where it is lost: alone, so that no

@@ -126,7 +126,8 @@ impl Store {
     }
 }
 
-fn snapshots(tx: &Transaction<'_>, record: i64, outputs: i64) -> Result<Vec<Snapshot>, Fault> {
+/// Reads the outputs of a record.
+pub(super) fn snapshots(tx: &Transaction<'_>, record: i64, outputs: i64) -> Result<Vec<Snapshot>, Fault> {
     let mut snapshots = vec![Snapshot::new(); usize::try_from(outputs).unwrap_or(0)];
     let mut select = tx.prepare_cached("SELECT output, layer FROM record_layers WHERE record = ?1 ORDER BY output, place")?;
     let mut rows = select.query([record])?;
