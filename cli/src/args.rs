@@ -37,6 +37,10 @@ pub(crate) enum Command {
     Contents(ContentsArgs),
     /// Show how two images differ: files, sizes, config, layers
     Diff(DiffArgs),
+    /// List this project's releases, the newest first
+    History(HistoryArgs),
+    /// Say why the last release differs from the one before: what changed, and what merely followed
+    Explain(ExplainArgs),
     /// List, count, remove or check what the embedded engine keeps between builds
     #[cfg(target_os = "linux")]
     Cache(CacheArgs),
@@ -192,6 +196,11 @@ pub(crate) struct OutputArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) iidfile: Option<PathBuf>,
 
+    /// Write when each step ran to this file, in Chrome's trace format, which ui.perfetto.dev opens
+    /// [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) trace: Option<PathBuf>,
+
     /// Print nothing but the digest; what went wrong is still said [default: no]
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
@@ -314,6 +323,33 @@ pub(crate) struct DiffArgs {
     /// End with exit code 1 where there is a difference [default: 0, as without one]
     #[arg(long)]
     pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// List the releases of every project
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Write everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write nothing but the ids, one a line
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Releases as `roche history` lists them: one is explained against the one before it, of two the
+    /// second against the first [default: the last one]
+    #[arg(value_name = "ID", num_args = 0..=2)]
+    pub(crate) ids: Vec<String>,
+
+    /// Write everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[cfg(target_os = "linux")]

@@ -7,7 +7,7 @@
 //! Invariant: dropping a build cancels it on the solver.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join_all;
 use roche_engine::Definition;
@@ -21,9 +21,11 @@ use crate::backend::Backend;
 use crate::environment::Environment;
 use crate::error::Failure;
 use crate::outputs::Request;
+use crate::progress::chrome::Traced;
 use crate::progress::{self, Display, Trace};
+use crate::record::{self, Recorder};
 use crate::report::{self, AddedFile, Report};
-use crate::{logins, note};
+use crate::{files, logins, note};
 
 /// Progress that may wait to be shown; a daemon that floods us waits for the terminal.
 const PROGRESS_BYTES: u32 = 32 << 20;
@@ -36,6 +38,8 @@ pub(crate) struct Build<'a> {
     names: &'a [Reference],
     environment: &'a Environment,
     backend: Backend,
+    /// What keeps a record of it, where one is kept.
+    recorder: Option<&'a Recorder<'a>>,
 }
 
 /// What a command planned.
@@ -91,7 +95,13 @@ impl<'a> Build<'a> {
         environment: &'a Environment,
         backend: Backend,
     ) -> Self {
-        Self { args, request, names, environment, backend }
+        Self { args, request, names, environment, backend, recorder: None }
+    }
+
+    /// Has a record of the build kept.
+    pub(crate) fn recorded(self, recorder: &'a Recorder<'a>) -> Self {
+        recorder.back_end(&self.backend);
+        Self { recorder: Some(recorder), ..self }
     }
 
     /// Runs the build; `plan` is called once the job is open.
@@ -99,7 +109,7 @@ impl<'a> Build<'a> {
     where
         P: AsyncFnOnce(&dyn Job) -> Result<Planned, Failure>,
     {
-        let started = Instant::now();
+        let (when, started) = (SystemTime::now(), Instant::now());
         let options = JobOptions {
             exports: self.request.outputs.iter().map(|output| output.export(self.names)).collect(),
             credentials: Some(Arc::new(logins::credentials(self.environment))),
@@ -108,14 +118,30 @@ impl<'a> Build<'a> {
             ..resources
         };
         let (sender, receiver) = progress_channel(PROGRESS_BYTES);
-        let shown = tokio::spawn(progress::show(self.request.display, receiver));
+        let trace = self.recorder.map(Recorder::trace).unwrap_or_default();
+        let shown = tokio::spawn(progress::show(self.request.display, receiver, Arc::clone(&trace)));
         let result = self.work(options, sender, plan).await;
         // The senders went with the work; what is left is drawn and the vertices are known.
-        let trace = shown.await.unwrap_or_default();
+        let _ = shown.await;
+        let trace = record::look(&trace);
+        let written = self.write_trace(&trace, when, started.elapsed());
         match result {
-            Ok(built) => self.finish(built, &trace, started.elapsed()),
-            Err(failure) => Err(report::explain(failure, &trace, self.request.display, self.environment)),
+            Ok(built) => written.and_then(|()| self.finish(built, &trace, started.elapsed())),
+            Err(failure) => {
+                if let Err(unwritten) = written {
+                    note(unwritten.message());
+                }
+                Err(report::explain(failure, &trace, self.request.display, self.environment))
+            }
         }
+    }
+
+    /// Writes the file that `--trace` asks for, also of a build that failed.
+    fn write_trace(&self, trace: &Trace, started: SystemTime, duration: Duration) -> Result<(), Failure> {
+        let Some(file) = &self.args.trace else { return Ok(()) };
+        let name = if self.recorder.is_some() { "roche release" } else { "roche prepare" };
+        let json = Traced { name, trace, started, duration }.json();
+        files::replace(&self.environment.folder.join(file), json.as_bytes())
     }
 
     async fn work<P>(&self, options: JobOptions, progress: ProgressSender, plan: P) -> Result<Built, Failure>
@@ -137,6 +163,9 @@ impl<'a> Build<'a> {
             }
         };
         let exported = job.export(solved, planned.config.clone()).await?;
+        if let Some(recorder) = self.recorder {
+            recorder.made(&exported, &self.request.outputs);
+        }
         Ok(Built { planned, added, exported })
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::error::{Exit, Failure};
 
 /// The variables that are read, here or in the other crates; no other is kept.
-const READ: [&str; 26] = [
+const READ: [&str; 27] = [
     "BUILDKIT_HOST",
     "BUILDKIT_PROGRESS",
     "BUILDX_BUILDER",
@@ -33,6 +33,7 @@ const READ: [&str; 26] = [
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
     "release_build_image",
     "runtime_image",
 ];
@@ -83,6 +84,13 @@ impl Environment {
             Failure::say(Exit::Configuration, "there is no folder for the cache: neither HOME nor XDG_CACHE_HOME is set")
                 .hint("set one of them: export XDG_CACHE_HOME=/var/cache")
         })
+    }
+
+    /// Returns the folder of what is remembered of releases, where there is a place for it.
+    pub(crate) fn state(&self) -> Option<PathBuf> {
+        let xdg = self.variable("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let states = xdg.or_else(|| self.home().map(|home| home.join(".local/state")));
+        states.map(|states| states.join("roche")).filter(|folder| folder.is_absolute())
     }
 
     /// Says whether standard error takes colours: `NO_COLOR` and `CLICOLOR_FORCE` before what

@@ -21,6 +21,7 @@ use roche_frontend::project::Project;
 use roche_frontend::release::Release;
 use roche_frontend::vendor::{self, Vendored};
 
+use crate::document::Material;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::{note, prepare};
@@ -71,6 +72,20 @@ impl Machine {
             locals,
             ..JobOptions::default()
         }
+    }
+
+    /// What a record says of the machine.
+    pub(crate) fn materials(&self) -> BTreeMap<String, Material> {
+        let material = |name: &str, version: Option<&str>, digest: Digest| {
+            (name.to_owned(), Material { version: version.map(str::to_owned), digest: digest.to_string() })
+        };
+        let mut materials = BTreeMap::from([
+            material("toolchain", Some(&self.toolchain.version), self.toolchain.tree.digest),
+            material("crates", None, self.crates.root),
+        ]);
+        materials.extend(self.certificates.as_ref().map(|found| material("certificates", None, Digest::of(&found.data))));
+        materials.extend(self.zones.as_ref().map(|zones| material("timeZones", None, zones.digest)));
+        materials
     }
 
     /// Plans a release on the machine.

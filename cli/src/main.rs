@@ -26,7 +26,9 @@ mod dry_run;
 mod embedded;
 mod environment;
 mod error;
+mod explain;
 mod files;
+mod history;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere/host.rs")]
 mod host;
 mod init;
@@ -38,6 +40,7 @@ mod mirrors;
 mod outputs;
 mod prepare;
 mod progress;
+mod record;
 mod release;
 mod report;
 mod text;
@@ -102,6 +105,8 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Prepare(args) => block_on(prepare::run(args, &environment)),
         Command::Contents(args) => block_on(contents::run(args, &environment)),
         Command::Diff(args) => block_on(diff::run(args, &environment)),
+        Command::History(args) => history::run(args, &environment),
+        Command::Explain(args) => explain::run(args, &environment),
         #[cfg(target_os = "linux")]
         Command::Cache(args) => block_on(cache::run(args, &environment)),
         #[cfg(target_os = "linux")]

@@ -210,7 +210,7 @@ impl Request {
             self.inputs.iter().chain(inputs).map(|file| files::place(&environment.folder.join(file))).collect();
         let mut places = BTreeSet::new();
         let written = self.outputs.iter().filter_map(|output| Some((output.place()?, output.is_folder())));
-        let told = args.metadata_file.iter().chain(&args.iidfile).map(|file| (file.as_path(), false));
+        let told = args.metadata_file.iter().chain(&args.iidfile).chain(&args.trace).map(|file| (file.as_path(), false));
         for (path, is_folder) in written.chain(told) {
             files::named_in_a_line(path.as_os_str())?;
             let path = environment.folder.join(path);
@@ -237,6 +237,7 @@ pub(crate) fn refuse_in_dry_run(args: &OutputArgs) -> Result<(), Failure> {
         ("--load", args.load),
         ("--metadata-file", args.metadata_file.is_some()),
         ("--iidfile", args.iidfile.is_some()),
+        ("--trace", args.trace.is_some()),
     ];
     match named.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Failure::say(Exit::Usage, format!("{flag} does not go with --dry-run: a dry run writes nothing"))

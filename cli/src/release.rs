@@ -1,5 +1,6 @@
 //! `roche release`: from the function in a folder to an image.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use roche_engine::op::Platform;
@@ -9,7 +10,9 @@ use roche_frontend::project::Project;
 use roche_frontend::release::{self, BuildImage, Flags, Image, Release, Runtime};
 
 use crate::args::ReleaseArgs;
+use crate::backend::Backend;
 use crate::build::{Build, Planned};
+use crate::document::Subject;
 use crate::environment::Environment;
 use crate::error::Failure;
 use crate::host::Machine;
@@ -17,12 +20,13 @@ use crate::lock::Pins;
 use crate::logins::Logins;
 use crate::outputs::{self, Request};
 use crate::progress::Display;
+use crate::record::Recorder;
 use crate::{backend, dry_run, note};
 
 /// Releases the function in the current folder, or shows the plan of its release.
 pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result<(), Failure> {
     let flags = flags(args);
-    let mut request = Request::parse(&args.output, &args.solve, environment)?;
+    let request = Request::parse(&args.output, &args.solve, environment)?;
     if let Some(form) = args.dry_run {
         outputs::refuse_in_dry_run(&args.output)?;
         dry_run::check(form, environment)?;
@@ -40,29 +44,55 @@ pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result
         return dry_run::run(form, &project, &release, &pins, backend, args, environment).await;
     }
 
+    let narrate = !args.output.quiet && request.display != Display::RawJson;
+    let recorder = Recorder::begin(&project, &release, args, environment, narrate);
+    let released = released(&project, &release, &pins, request, backend, args, environment, &recorder).await;
+    recorder.end(&released);
+    released
+}
+
+/// Releases what was decided.
+#[expect(clippy::too_many_arguments, reason = "each was decided by itself, and nothing else is made of them")]
+async fn released(
+    project: &Project,
+    release: &Release,
+    pins: &Pins,
+    mut request: Request,
+    backend: Result<Backend, Failure>,
+    args: &ReleaseArgs,
+    environment: &Environment,
+    recorder: &Recorder<'_>,
+) -> Result<(), Failure> {
     let backend = backend?;
     let narrate = !args.output.quiet && request.display != Display::RawJson;
     if let Some(notice) = backend.notice.as_ref().filter(|_| narrate) {
         note(notice);
     }
-    request.settle(&args.output, backend.has_store, project.folder(), &inputs(&project, environment), environment)?;
-    let build = Build::new(&args.output, request, &release.tags, environment, backend);
+    request.settle(&args.output, backend.has_store, project.folder(), &inputs(project, environment), environment)?;
+    let build = Build::new(&args.output, request, &release.tags, environment, backend).recorded(recorder);
+    let planned = |plan: &Plan| {
+        let planned = Planned::of(plan, &args.solve);
+        let (definition, unresolved, unknown) = (planned.definition.clone(), Vec::new(), BTreeSet::new());
+        recorder.planned(&Subject { project, release, plan, definition, unresolved, unknown });
+        planned
+    };
     match &release.build_image {
         BuildImage::Image(image) => {
             build
                 .run(JobOptions::default(), async |job: &dyn Job| {
-                    let plan = plan(job, image, &project, &release, &pins, mode(args)).await?;
-                    Ok(Planned::of(&plan, &args.solve))
+                    recorder.identified(job.identity());
+                    Ok(planned(&plan(job, image, project, release, pins, mode(args)).await?))
                 })
                 .await
         }
         BuildImage::Host(_) => {
             let machine = Machine::look(release.tzdata, environment, narrate, pins.offline).await?;
+            recorder.materials(machine.materials());
             build
                 .run(machine.resources(), async |job: &dyn Job| {
-                    let runtime = runtime(job, &release, &pins, mode(args)).await?;
-                    let plan = machine.plan(&project, &release, runtime.as_ref())?;
-                    Ok(Planned::of(&plan, &args.solve))
+                    recorder.identified(job.identity());
+                    let runtime = runtime(job, release, pins, mode(args)).await?;
+                    Ok(planned(&machine.plan(project, release, runtime.as_ref())?))
                 })
                 .await
         }

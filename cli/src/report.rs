@@ -28,8 +28,8 @@ use crate::{files, text};
 /// Lines of a failed step that are shown again at the end.
 const FAILURE_LINES: usize = 40;
 
-const DIGEST: &str = "containerimage.digest";
-const CONFIG_DIGEST: &str = "containerimage.config.digest";
+pub(crate) const DIGEST: &str = "containerimage.digest";
+pub(crate) const CONFIG_DIGEST: &str = "containerimage.config.digest";
 const DESCRIPTOR: &str = "containerimage.descriptor";
 
 /// A file of the image that it did not have from its base.

@@ -181,7 +181,7 @@ impl Project {
 
 /// Returns the project's folder: the parent of a folder `src`, unless that is the whole file
 /// system (as where a container has a project at `/src`).
-fn root(dir: &Path) -> PathBuf {
+pub fn root(dir: &Path) -> PathBuf {
     match dir.parent() {
         Some(parent) if dir.file_name().is_some_and(|name| name == "src") && parent.parent().is_some() => parent.to_owned(),
         _ => dir.to_owned(),

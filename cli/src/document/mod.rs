@@ -9,15 +9,19 @@
 //! | digests | absent where a base image is not resolved, and below it | always |
 //! | [`Vertex::forecast`] | where somebody foretells it | as it was foretold |
 //! | [`Vertex::outcome`] | absent | always |
+//! | [`SourceFile::text`] | absent | where it is text |
+//! | [`Document::release`] | absent | always |
 
 mod of_plan;
+mod release;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use of_plan::{Subject, shown};
+pub(crate) use of_plan::{Subject, shown, source_file};
+pub(crate) use release::{BackEnd, Failed, Made, Material, Ran, Setting, Written};
 
 /// The schema's version.
 pub(crate) const VERSION: u32 = 1;
@@ -51,6 +55,9 @@ pub(crate) struct Document {
     /// What a solver is given; absent where something is unresolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) definition: Option<Blob>,
+    /// What came of it as a whole; absent in a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) release: Option<Ran>,
 }
 
 /// A base image that is not known well enough.
@@ -83,16 +90,23 @@ pub(crate) struct SourceFile {
     pub(crate) size_bytes: u64,
     /// The digest of its bytes.
     pub(crate) digest: String,
+    /// What it says; records alone have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<String>,
 }
 
 /// An image that the release stands on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Base {
     /// Its full reference.
     pub(crate) reference: String,
     /// Its manifest's or index's digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) digest: Option<String>,
+    /// The digest of its config as the back end told it; it tells images apart that have no manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) config_digest: Option<String>,
 }
 
 /// A stage and its vertices.
@@ -299,7 +313,7 @@ pub(crate) struct Forecast {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Outcome {
-    /// `cached`, `ran`, `failed` or `cancelled`.
+    /// `cached`, `unchanged`, `ran`, `failed` or `cancelled`.
     pub(crate) state: String,
     /// When it started, since the release's start.
     #[serde(skip_serializing_if = "Option::is_none")]

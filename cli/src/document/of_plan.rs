@@ -58,6 +58,7 @@ impl Subject<'_> {
             contents: plan.contents.iter().filter_map(|entry| Some(content(entry, *ids.get(&entry.vertex)?))).collect(),
             notices: plan.notices.clone(),
             definition: self.unresolved.is_empty().then(|| blob(&definition.encode())),
+            release: None,
         }
     }
 
@@ -75,14 +76,16 @@ impl Subject<'_> {
     }
 }
 
-fn source_file(file: &ProjectFile) -> SourceFile {
+/// Writes down a file of the project, without what it says.
+pub(crate) fn source_file(file: &ProjectFile) -> SourceFile {
     let Blob { digest, size_bytes } = blob(&file.data);
     let parts: Vec<_> = file.path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    SourceFile { path: parts.join("/"), size_bytes, digest }
+    SourceFile { path: parts.join("/"), size_bytes, digest, text: None }
 }
 
 fn base(base: &roche_frontend::plan::BaseImage) -> Base {
-    Base { reference: base.reference.to_string(), digest: base.digest.map(|digest| digest.to_string()) }
+    let config_digest = (!base.config.is_empty()).then(|| Digest::of(&base.config).to_string());
+    Base { reference: base.reference.to_string(), digest: base.digest.map(|digest| digest.to_string()), config_digest }
 }
 
 fn content(entry: &roche_frontend::plan::Entry, vertex: usize) -> Entry {

@@ -3,11 +3,14 @@
 //!
 //! Invariant: there is no [`Machine`], so nothing that needs one can be reached.
 
+use std::collections::BTreeMap;
+
 use roche_engine::solver::JobOptions;
 use roche_frontend::plan::{BaseImage, Plan};
 use roche_frontend::project::Project;
 use roche_frontend::release::Release;
 
+use crate::document::Material;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 
@@ -23,6 +26,11 @@ impl Machine {
 
     /// What a job needs to see of the machine.
     pub(crate) fn resources(&self) -> JobOptions {
+        match *self {}
+    }
+
+    /// What a record says of the machine.
+    pub(crate) fn materials(&self) -> BTreeMap<String, Material> {
         match *self {}
     }
 

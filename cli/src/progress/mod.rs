@@ -4,8 +4,9 @@
 //! 2. [`trace`] folds them into the state of each vertex.
 //! 3. [`plain`], [`tty`] or [`rawjson`] shows what changed, on standard error.
 //!
-//! The folded [`Trace`] is what the report at the end is read off.
+//! The folded [`Trace`] is what the report at the end is read off, and the record; [`chrome`] writes it as a file.
 
+pub(crate) mod chrome;
 mod plain;
 mod rawjson;
 pub(crate) mod trace;
@@ -21,6 +22,7 @@ pub(crate) use trace::Trace;
 use crate::args::ProgressMode;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
+use crate::record::{self, SharedTrace};
 
 /// How progress is shown, with nothing left to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +63,8 @@ impl Display {
     }
 }
 
-/// Shows messages until the solver sends no more; returns what they amounted to.
-pub(crate) async fn show(display: Display, mut progress: ProgressReceiver) -> Trace {
-    let mut trace = Trace::default();
+/// Shows messages until the solver sends no more; what they amount to is in `trace`.
+pub(crate) async fn show(display: Display, mut progress: ProgressReceiver, trace: SharedTrace) {
     let mut plain = plain::Printer::default();
     let mut live = tty::Screen::default();
     let mut redraw = tokio::time::interval(Duration::from_millis(100));
@@ -72,7 +73,7 @@ pub(crate) async fn show(display: Display, mut progress: ProgressReceiver) -> Tr
             message = progress.recv() => message,
             _ = redraw.tick(), if matches!(display, Display::Tty { .. }) => {
                 if let Display::Tty { colour } = display {
-                    write(live.draw(&trace, SystemTime::now(), colour).as_bytes());
+                    write(live.draw(&record::look(&trace), SystemTime::now(), colour).as_bytes());
                 }
                 continue;
             }
@@ -81,11 +82,13 @@ pub(crate) async fn show(display: Display, mut progress: ProgressReceiver) -> Tr
         if display == Display::RawJson {
             write(&rawjson::line(&message));
         }
+        let mut trace = record::look(&trace);
         let changes = trace.fold(message);
         if let Display::Plain { colour } = display {
             write(plain.print(&trace, &changes, colour).as_bytes());
         }
     }
+    let mut trace = record::look(&trace);
     if let Display::Plain { colour } = display {
         let changes = trace.last_lines();
         write(plain.print(&trace, &changes, colour).as_bytes());
@@ -93,7 +96,6 @@ pub(crate) async fn show(display: Display, mut progress: ProgressReceiver) -> Tr
     if let Display::Tty { colour } = display {
         write(live.finish(&trace, SystemTime::now(), colour).as_bytes());
     }
-    trace
 }
 
 /// Writes to standard error; where nobody reads it any more, the release still goes on.

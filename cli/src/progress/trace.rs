@@ -35,8 +35,8 @@ pub(crate) struct VertexTrace {
     pub(crate) error: String,
     /// Time of the runs that completed.
     elapsed: Duration,
-    /// Starts of runs that were counted.
-    runs: BTreeSet<SystemTime>,
+    /// Runs that were counted, by their starts, and their ends.
+    runs: BTreeMap<SystemTime, SystemTime>,
     /// Parts that are pulled, sent or written, by id.
     pub(crate) statuses: BTreeMap<String, StatusProgress>,
     tail: VecDeque<u8>,
@@ -56,7 +56,7 @@ impl VertexTrace {
             cached: false,
             error: String::new(),
             elapsed: Duration::ZERO,
-            runs: BTreeSet::new(),
+            runs: BTreeMap::new(),
             statuses: BTreeMap::new(),
             tail: VecDeque::new(),
             ended: false,
@@ -73,6 +73,12 @@ impl VertexTrace {
     pub(crate) fn elapsed(&self, now: SystemTime) -> Duration {
         let current = self.started.filter(|_| self.completed.is_none()).and_then(|started| now.duration_since(started).ok());
         self.elapsed + current.unwrap_or_default()
+    }
+
+    /// Returns the starts and ends of the runs; one that goes on has no end.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (SystemTime, Option<SystemTime>)> {
+        let current = self.started.filter(|started| !self.runs.contains_key(started)).map(|started| (started, None));
+        self.runs.iter().map(|(started, completed)| (*started, Some(*completed))).chain(current)
     }
 
     /// Returns the last lines of the vertex's output, at most `lines`.
@@ -158,6 +164,12 @@ impl Trace {
         self.index.get(&digest).map(|&position| &self.vertices[position])
     }
 
+    /// Returns when the work started by the solver's clock: the caller's own start, unless that is another clock's.
+    pub(crate) fn start(&self, started: SystemTime, duration: Duration) -> SystemTime {
+        let first = self.vertices.iter().flat_map(VertexTrace::runs).map(|(started, _)| started).min();
+        first.filter(|first| *first < started || *first > started + duration).unwrap_or(started)
+    }
+
     /// Returns the vertices of a definition that were executed, inputs first.
     ///
     /// Solvers say of a vertex that is taken from a cache that it was cached, and of what it was
@@ -204,7 +216,7 @@ impl VertexTrace {
         }
         if let (Some(started), Some(completed)) = (progress.started.or(self.started), progress.completed) {
             self.completed = Some(completed);
-            if self.runs.insert(started) {
+            if self.runs.insert(started, completed).is_none() {
                 self.elapsed += completed.duration_since(started).unwrap_or_default();
             }
         }

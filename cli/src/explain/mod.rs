@@ -1,0 +1,150 @@
+//! `roche explain`: why a release is another one than the release before it.
+//!
+//! 1. Two records are read: the last two of the project, or those that are named.
+//! 2. [`pair`] holds their graphs against each other, [`causes`] finds what is behind the difference.
+//! 3. [`text`] says it for people; `--json` writes it for programs.
+//!
+//! Invariant: what merely followed is never given as a cause.
+
+mod causes;
+mod lines;
+mod pair;
+mod text;
+
+use serde::Serialize;
+
+use crate::args::ExplainArgs;
+use crate::columns;
+use crate::document::{Document, Ran, VERSION, Vertex};
+use crate::environment::Environment;
+use crate::error::{Exit, Failure};
+use crate::history::{self, Listed};
+use crate::record::Records;
+use causes::{Cause, Comparison};
+
+/// Everything that there is to say.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Explanation<'a> {
+    schema_version: u32,
+    release: Side<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<Side<'a>>,
+    causes: Vec<Cause>,
+    /// Vertices that changed because something beneath them did.
+    followed: Vec<Step<'a>>,
+}
+
+/// One of the two releases.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Side<'a> {
+    id: &'a str,
+    when: &'a str,
+    names: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// A vertex of the later release.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Step<'a> {
+    vertex: usize,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<u64>,
+}
+
+/// Explains a release.
+pub(crate) fn run(args: &ExplainArgs, environment: &Environment) -> Result<(), Failure> {
+    let records = history::records(environment)?;
+    let all = history::names(&records)?;
+    let project = history::project(environment)?;
+    let own: Vec<_> = all.iter().filter(|name| name.project == project).cloned().collect();
+    let (was, is) = match &args.ids[..] {
+        [] => {
+            let mut newest = history::newest(&records, &own, 2).into_iter();
+            let Some(is) = newest.next() else { return Err(history::none(environment)) };
+            (newest.next(), is)
+        }
+        [id] => {
+            let is = find(&records, &own, &all, id)?;
+            let at = all.iter().position(|name| *name == is.name).map_or(all.len(), |at| at + 1);
+            let before: Vec<_> = all[at..].iter().filter(|name| name.project == is.name.project).cloned().collect();
+            (history::newest(&records, &before, 1).pop(), is)
+        }
+        [was, is, ..] => (Some(find(&records, &own, &all, was)?), find(&records, &own, &all, is)?),
+    };
+    let explanation = explain(was.as_ref().map(|was| &was.document), &is.document);
+    let Some(explanation) = explanation else { return Err(history::none(environment)) };
+    let out = if args.json {
+        let json = serde_json::to_string_pretty(&explanation).expect("an explanation is always JSON");
+        crate::text::json(&format!("{json}\n"))
+    } else {
+        text::render(&explanation, columns::width(environment))
+    };
+    crate::write_stdout(out.as_bytes())
+}
+
+/// Finds a release by its id or the start of it, among the project's own first.
+fn find(
+    records: &Records,
+    own: &[crate::record::Name],
+    all: &[crate::record::Name],
+    id: &str,
+) -> Result<Listed<Document>, Failure> {
+    let of = |names: &[crate::record::Name]| -> Vec<crate::record::Name> {
+        names.iter().filter(|name| name.id.starts_with(id)).cloned().collect()
+    };
+    let own = of(own);
+    let found = if own.is_empty() { of(all) } else { own };
+    let usage = |what: &str| Failure::say(Exit::Usage, format!("{id:?} {what}")).hint("list them: roche history --all");
+    match &found[..] {
+        _ if id.is_empty() => Err(usage("is no release")),
+        [] => Err(usage("is no release that there is a record of")),
+        [name] => {
+            let read = records.read(name).map_err(|why| Failure::say(Exit::Configuration, why));
+            let document: Document = read.map_err(|failure| failure.hint("name another one: roche history"))?;
+            Ok(Listed { name: name.clone(), document })
+        }
+        _ => Err(usage("is the start of several releases' ids")),
+    }
+}
+
+/// Compares two documents; none where one is a plan, and no record.
+fn explain<'a>(was: Option<&'a Document>, is: &'a Document) -> Option<Explanation<'a>> {
+    let release = side(is)?;
+    let Some(was) = was else {
+        return Some(Explanation { schema_version: VERSION, release, against: None, causes: Vec::new(), followed: Vec::new() });
+    };
+    let comparison = Comparison::of(was, is)?;
+    let step = |vertex: &'a Vertex| Step {
+        vertex: vertex.id,
+        name: &vertex.name,
+        state: causes::state(vertex),
+        duration_ms: vertex.outcome.as_ref().and_then(|outcome| outcome.duration_ms),
+    };
+    Some(Explanation {
+        schema_version: VERSION,
+        release,
+        against: Some(side(was)?),
+        causes: comparison.causes(),
+        followed: comparison.pairs.followers().into_iter().map(step).collect(),
+    })
+}
+
+fn side(document: &Document) -> Option<Side<'_>> {
+    let Ran { id, when, result, error, .. } = document.release.as_ref()?;
+    Some(Side {
+        id,
+        when,
+        names: &document.image.names,
+        digest: result.as_ref().and_then(|made| made.best()),
+        error: error.as_ref().map(|failed| failed.message.as_str()),
+    })
+}
