@@ -106,6 +106,11 @@ pub(crate) struct ReleaseArgs {
 
     #[command(flatten)]
     pub(crate) solve: SolveArgs,
+
+    /// Run no step: where a result is not in the cache, nothing is made and the exit code is 11
+    /// [default: no]
+    #[arg(long, help_heading = "Building", conflicts_with_all = ["no_cache", "dry_run"])]
+    pub(crate) require_cached: bool,
 }
 
 /// What may be asked for, and what has to be locked.

@@ -19,12 +19,14 @@ use roche_frontend::plan::{BaseImage, EntryKind, Plan};
 use crate::args::{OutputArgs, SolveArgs};
 use crate::backend::Backend;
 use crate::environment::Environment;
-use crate::error::Failure;
+use crate::error::{Exit, Failure};
+use crate::forecast::Outlook;
 use crate::outputs::Request;
 use crate::progress::chrome::Traced;
 use crate::progress::{self, Display, Trace};
 use crate::record::{self, Recorder};
 use crate::report::{self, AddedFile, Report};
+use crate::require_cached::Watch;
 use crate::{files, logins, note};
 
 /// Progress that may wait to be shown; a daemon that floods us waits for the terminal.
@@ -40,6 +42,8 @@ pub(crate) struct Build<'a> {
     backend: Backend,
     /// What keeps a record of it, where one is kept.
     recorder: Option<&'a Recorder<'a>>,
+    /// Whether no step may run.
+    require_cached: bool,
 }
 
 /// What a command planned.
@@ -95,13 +99,18 @@ impl<'a> Build<'a> {
         environment: &'a Environment,
         backend: Backend,
     ) -> Self {
-        Self { args, request, names, environment, backend, recorder: None }
+        Self { args, request, names, environment, backend, recorder: None, require_cached: false }
     }
 
     /// Has a record of the build kept.
     pub(crate) fn recorded(self, recorder: &'a Recorder<'a>) -> Self {
         recorder.back_end(&self.backend);
         Self { recorder: Some(recorder), ..self }
+    }
+
+    /// Says whether no step may run.
+    pub(crate) fn require_cached(self, require_cached: bool) -> Self {
+        Self { require_cached, ..self }
     }
 
     /// Runs the build; `plan` is called once the job is open.
@@ -118,9 +127,15 @@ impl<'a> Build<'a> {
             ..resources
         };
         let (sender, receiver) = progress_channel(PROGRESS_BYTES);
+        let (watch, receiver) = if self.require_cached && !self.backend.embedded {
+            let (watch, receiver) = Watch::on(receiver, PROGRESS_BYTES);
+            (Some(watch), receiver)
+        } else {
+            (None, receiver)
+        };
         let trace = self.recorder.map(Recorder::trace).unwrap_or_default();
         let shown = tokio::spawn(progress::show(self.request.display, receiver, Arc::clone(&trace)));
-        let result = self.work(options, sender, plan).await;
+        let result = self.work(options, sender, watch.as_ref(), plan).await;
         // The senders went with the work; what is left is drawn and the vertices are known.
         let _ = shown.await;
         let trace = record::look(&trace);
@@ -144,23 +159,44 @@ impl<'a> Build<'a> {
         files::replace(&self.environment.folder.join(file), json.as_bytes())
     }
 
-    async fn work<P>(&self, options: JobOptions, progress: ProgressSender, plan: P) -> Result<Built, Failure>
+    async fn work<P>(
+        &self,
+        options: JobOptions,
+        progress: ProgressSender,
+        watch: Option<&Watch>,
+        plan: P,
+    ) -> Result<Built, Failure>
     where
         P: AsyncFnOnce(&dyn Job) -> Result<Planned, Failure>,
     {
-        let job = self.backend.solver.open(options, progress).await.map_err(|error| self.backend.failure(error))?;
+        let job = self.backend.solver.open(options.clone(), progress).await.map_err(|error| self.backend.failure(error))?;
         let planned = plan(&*job).await?;
-        let (solved, added) = match &planned.overlay {
-            Some(overlay) => {
-                // What the image gains is listed while the image is put together from it.
-                let tree = job.solve(overlay).await?;
-                tokio::try_join!(async { Ok(job.solve(&planned.definition).await?) }, overlaid_files(&*job, &tree))?
+        if self.require_cached
+            && let Some(forecast) = self.backend.solver.forecast(&planned.definition, &options).await?
+        {
+            Outlook::Exact(forecast).refuse(&planned.definition)?;
+        }
+        let solving = solve(&*job, &planned);
+        let solved = match watch {
+            None => solving.await,
+            Some(watch) => {
+                let solved = tokio::select! {
+                    refusal = watch.refusal(&planned.definition) => Err(refusal),
+                    solved = solving => solved,
+                };
+                match solved {
+                    Ok(solved) => watch.settle(&planned.definition).await.map(|()| solved),
+                    refused => refused,
+                }
             }
-            None => {
-                let solved = job.solve(&planned.definition).await?;
-                let added = added_files(&*job, &solved, &planned.added).await?;
-                (solved, added)
+        };
+        let (solved, added) = match solved {
+            Err(refused) if refused.exit == Exit::Policy => {
+                // Nothing goes on once the refusal is told.
+                job.cancel().await;
+                return Err(refused);
             }
+            solved => solved?,
         };
         let exported = job.export(solved, planned.config.clone()).await?;
         if let Some(recorder) = self.recorder {
@@ -188,6 +224,18 @@ impl<'a> Build<'a> {
         };
         report.tell(self.args, self.environment)
     }
+}
+
+/// Solves what was planned, and lists what the image gains.
+async fn solve(job: &dyn Job, planned: &Planned) -> Result<(Solved, Vec<AddedFile>), Failure> {
+    let Some(overlay) = &planned.overlay else {
+        let solved = job.solve(&planned.definition).await?;
+        let added = added_files(job, &solved, &planned.added).await?;
+        return Ok((solved, added));
+    };
+    // What the image gains is listed while the image is put together from it.
+    let tree = job.solve(overlay).await?;
+    tokio::try_join!(async { Ok(job.solve(&planned.definition).await?) }, overlaid_files(job, &tree))
 }
 
 /// Reads the sizes of the files that the image gained, a folder at a time.

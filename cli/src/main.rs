@@ -28,6 +28,7 @@ mod environment;
 mod error;
 mod explain;
 mod files;
+mod forecast;
 mod history;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere/host.rs")]
 mod host;
@@ -43,6 +44,7 @@ mod progress;
 mod record;
 mod release;
 mod report;
+mod require_cached;
 mod text;
 
 use std::ffi::OsStr;

@@ -69,7 +69,8 @@ async fn released(
         note(notice);
     }
     request.settle(&args.output, backend.has_store, project.folder(), &inputs(project, environment), environment)?;
-    let build = Build::new(&args.output, request, &release.tags, environment, backend).recorded(recorder);
+    let build = Build::new(&args.output, request, &release.tags, environment, backend);
+    let build = build.recorded(recorder).require_cached(args.require_cached);
     let planned = |plan: &Plan| {
         let planned = Planned::of(plan, &args.solve);
         let (definition, unresolved, unknown) = (planned.definition.clone(), Vec::new(), BTreeSet::new());

@@ -32,6 +32,12 @@ pub trait Solver: Send + Sync {
         Ok(None)
     }
 
+    /// Returns what is known of an image that is named by its digest, without asking anybody; nothing
+    /// where the solver keeps nothing here. Nothing is written.
+    async fn known_image(&self, _reference: &Reference, _platform: &Platform) -> Result<Option<ResolvedImage>, Error> {
+        Ok(None)
+    }
+
     /// Opens a job. Progress is sent until the job ends; a receiver that is slow slows it down, one
     /// that is dropped is no error.
     async fn open(&self, options: JobOptions, progress: ProgressSender) -> Result<Box<dyn Job>, Error>;

@@ -307,6 +307,9 @@ pub(crate) struct Forecast {
     pub(crate) state: String,
     /// Why.
     pub(crate) reason: String,
+    /// The vertex whose run makes this one run, where it has no reason of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) behind: Option<usize>,
 }
 
 /// What came of a vertex.

@@ -13,12 +13,17 @@ pub(super) fn render(document: &Document) -> String {
     }
     out.push_str("digraph {\n");
     for vertex in &document.vertices {
+        let digest = vertex.digest.as_deref().unwrap_or("unresolved");
+        let (tooltip, style) = match &vertex.forecast {
+            Some(forecast) => (format!("{digest} {}: {}", forecast.state, forecast.reason), style(&forecast.state)),
+            None => (digest.to_owned(), ""),
+        };
         let _ = writeln!(
             out,
-            "  v{} [label={} tooltip={} shape={}];",
+            "  v{} [label={} tooltip={} shape={}{style}];",
             vertex.id,
             quoted(&vertex.name),
-            quoted(vertex.digest.as_deref().unwrap_or("unresolved")),
+            quoted(&tooltip),
             shape(&vertex.op)
         );
     }
@@ -40,6 +45,15 @@ fn shape(op: &Op) -> &'static str {
         Op::Build => "box3d",
         Op::Merge => "invtriangle",
         Op::Diff => "doublecircle",
+    }
+}
+
+/// What runs is drawn in bold lines, what need not in dashed ones.
+fn style(state: &str) -> &'static str {
+    match state {
+        "run" => " style=bold",
+        "cached" | "likely" => " style=dashed",
+        _ => "",
     }
 }
 

@@ -48,7 +48,10 @@ fn node(vertex: &Vertex) -> String {
         Op::Diff => ("(((", ")))"),
     };
     let digest = vertex.digest.as_deref().map_or("unresolved", Document::short);
-    format!("v{}{open}\"{}<br/>{digest}\"{close}", vertex.id, escaped(&one_line(&vertex.name)))
+    // What is not known is not worth a word.
+    let state = vertex.forecast.as_ref().map(|forecast| forecast.state.as_str()).filter(|state| *state != "unknown");
+    let state = state.map_or_else(String::new, |state| format!(", {}", escaped(state)));
+    format!("v{}{open}\"{}<br/>{digest}{state}\"{close}", vertex.id, escaped(&one_line(&vertex.name)))
 }
 
 /// Writes what is not plainly text as `#NUMBER;`, and the first character too where it could start

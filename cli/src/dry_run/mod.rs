@@ -2,7 +2,8 @@
 //!
 //! 1. The base images are resolved: by the back end where one answers, else by their registries.
 //! 2. The release is planned on them, exactly as a release does.
-//! 3. What is known of it is written down once ([`Subject::document`]), and [`text`], [`dot`],
+//! 3. What will run of it is foretold ([`forecast`](crate::forecast)).
+//! 4. What is known of it is written down once ([`Subject::document`]), and [`text`], [`dot`],
 //!    [`mermaid`] or [`html`] shows that; `json` is the document itself, `llb` the definition's bytes,
 //!    and [`dockerfile`] says the graph in another language.
 //!
@@ -18,6 +19,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use roche_engine::solver::JobOptions;
 use roche_engine::{Digest, Error};
 use roche_frontend::plan::{BaseImage, Plan};
 use roche_frontend::project::Project;
@@ -30,6 +32,7 @@ use crate::build;
 use crate::document::{Subject, Unresolved};
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
+use crate::forecast::Outlook;
 use crate::host::Machine;
 use crate::lock::{self, Pins};
 
@@ -62,23 +65,28 @@ pub(crate) async fn run(
         )
         .hint("roche release --dry-run=dockerfile -b IMAGE -r IMAGE"));
     }
-    let images = resolve(release, pins, backend, args, environment).await?;
-    let plan = match &images.build {
-        Some(build) => roche_frontend::plan::plan(project, release, build, images.runtime.as_ref())?,
+    let (images, backend) = resolve(release, pins, backend, args, environment).await?;
+    let (plan, resources) = match &images.build {
+        Some(build) => (roche_frontend::plan::plan(project, release, build, images.runtime.as_ref())?, JobOptions::default()),
         None => {
             let machine = Machine::look(release.tzdata, environment, false, pins.offline).await?;
-            machine.plan(project, release, images.runtime.as_ref())?
+            (machine.plan(project, release, images.runtime.as_ref())?, machine.resources())
         }
     };
     let unknown = unknown(&plan, &images);
     let definition = build::submitted(&plan, plan.target, &args.solve);
     let subject = Subject { project, release, plan: &plan, definition, unresolved: images.unresolved, unknown };
+    let mut document = subject.document();
+    if let Some(backend) = backend.filter(|_| !matches!(form, Form::Llb | Form::Dockerfile)) {
+        let outlook = Outlook::of(&backend, &subject.definition, &resources, images.identity, environment).await;
+        outlook.tell(&mut document, &subject.definition);
+    }
     let bytes = match form {
-        Form::Text => text::render(&subject.document(), columns(environment)).into_bytes(),
-        Form::Json => subject.document().json().into_bytes(),
-        Form::Dot => dot::render(&subject.document()).into_bytes(),
-        Form::Mermaid => mermaid::render(&subject.document()).into_bytes(),
-        Form::Html => html::render(&subject.document()).into_bytes(),
+        Form::Text => text::render(&document, columns(environment)).into_bytes(),
+        Form::Json => document.json().into_bytes(),
+        Form::Dot => dot::render(&document).into_bytes(),
+        Form::Mermaid => mermaid::render(&document).into_bytes(),
+        Form::Html => html::render(&document).into_bytes(),
         Form::Dockerfile => dockerfile::render(&subject)?.into_bytes(),
         Form::Llb => match subject.unresolved.first() {
             None => subject.definition.encode(),
@@ -106,50 +114,54 @@ struct Images {
     build: Option<BaseImage>,
     runtime: Option<BaseImage>,
     unresolved: Vec<Unresolved>,
+    /// The daemon's, where it was asked for an image.
+    identity: Option<Digest>,
 }
 
 /// Resolves the base images as the release would: the locked ones need nobody, the others the back
-/// end, or their registries where none answers.
+/// end, or their registries where none answers. Returns the back end, too, if there is one.
 async fn resolve(
     release: &Release,
     pins: &Pins,
     backend: Result<Backend, Failure>,
     args: &ReleaseArgs,
     environment: &Environment,
-) -> Result<Images, Failure> {
+) -> Result<(Images, Option<Backend>), Failure> {
+    let mut pinned = Vec::new();
+    for image in bases::build(release).into_iter().chain(bases::runtime(release)) {
+        pinned.push((image, pins.pinned(image, &release.platform)?));
+    }
+    let asks = !pins.offline && pinned.iter().any(|(_, base)| base.is_none());
+    // One that cannot be used is no matter of a plan that asks nobody.
+    let backend = if asks { bases::reachable(backend)? } else { backend.ok() };
+    let asked = if asks { Some(Bases::open(backend.as_ref(), environment, !args.output.quiet).await?) } else { None };
     let mut unresolved = Vec::new();
     let mut resolved = Vec::new();
-    let mut asked = None;
-    let mut backend = Some(backend);
-    for image in bases::build(release).into_iter().chain(bases::runtime(release)) {
-        if let Some(base) = pins.pinned(image, &release.platform)? {
+    for (image, base) in pinned {
+        if let Some(base) = base {
             resolved.push(base);
             continue;
         }
-        let answer = if pins.offline {
-            Err(format!("it is not in {}, and --offline asks no registry", lock::FILE))
-        } else {
-            if let Some(backend) = backend.take() {
-                asked = Some(Bases::open(backend, environment, !args.output.quiet).await?);
-            }
-            let bases = asked.as_ref().expect("it was opened for the first image that is not locked");
-            match bases.find(image, &release.platform, crate::release::mode(args), REGISTRY).await {
+        let answer = match &asked {
+            None => Err(format!("it is not in {}, and --offline asks no registry", lock::FILE)),
+            Some(bases) => match bases.find(image, &release.platform, crate::release::mode(args), REGISTRY).await {
                 Ok(base) => Ok(base),
                 Err(error @ Error::Registry { .. }) => Err(error.to_string()),
                 Err(error) => return Err(error.into()),
-            }
+            },
         };
         resolved.push(answer.unwrap_or_else(|reason| {
             unresolved.push(Unresolved { image: image.reference.familiar(), reason });
             BaseImage { reference: image.reference.clone(), digest: None, config: Vec::new() }
         }));
     }
+    let identity = asked.as_ref().and_then(Bases::identity);
     if let Some(bases) = asked {
         bases.end().await;
     }
     let mut resolved = resolved.into_iter();
     let build = bases::build(release).and_then(|_| resolved.next());
-    Ok(Images { build, runtime: resolved.next(), unresolved })
+    Ok((Images { build, runtime: resolved.next(), unresolved, identity }, backend))
 }
 
 /// Collects the vertices that stand on a base image that is not resolved.

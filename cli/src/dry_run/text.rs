@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::document::{Document, Entry, Unresolved, Vertex};
+use crate::forecast;
 use crate::listing::{Line, listed};
 use crate::text::{one_line, size};
 
@@ -17,12 +18,12 @@ const NARROWEST: usize = 20;
 /// From here on a vertex fits one line.
 const WIDE: usize = 60;
 
-/// What stands in a vertex's line beside its name: number, digest, inputs.
+/// What stands in a vertex's line beside its name and its forecast: number, digest, inputs.
 const BESIDE: usize = 34;
 
 /// Renders the plan.
 pub(super) fn render(document: &Document, columns: usize) -> String {
-    let mut page = Page { columns: columns.max(NARROWEST), out: String::new() };
+    let mut page = Page { columns: columns.max(NARROWEST), states: 0, out: String::new() };
     for Unresolved { image, reason } in &document.unresolved {
         page.wrapped("", 2, &format!("unresolved: {image}: {}", one_line(reason)));
     }
@@ -33,12 +34,18 @@ pub(super) fn render(document: &Document, columns: usize) -> String {
     let files = document.function.iter().map(|file| format!("{} ({})", file.path, size(file.size_bytes)));
     page.field("function", &files.collect::<Vec<_>>().join(", "));
 
+    // Where nothing at all is known, no column says so.
+    let known =
+        document.vertices.iter().filter_map(|vertex| vertex.forecast.as_ref()).any(|forecast| forecast.state != "unknown");
+    page.states = if known { document.vertices.iter().map(|vertex| word(vertex).len()).max().unwrap_or(0) } else { 0 };
+    let beside = BESIDE + if known { page.states + 2 } else { 0 };
     let names = document.vertices.iter().map(|vertex| one_line(&vertex.name).chars().count());
-    let name = names.max().unwrap_or(0).min(page.columns.saturating_sub(BESIDE));
+    let name = names.max().unwrap_or(0).min(page.columns.saturating_sub(beside));
     for stage in &document.stages {
         page.line(&format!("\n{}", stage.name));
         stage.vertices.iter().for_each(|&id| page.vertex(&document.vertices[id], name));
     }
+    page.forecast(&document.vertices);
 
     page.line("\nthe image gains");
     let contents = document.contents.iter().collect();
@@ -67,6 +74,8 @@ pub(super) fn render(document: &Document, columns: usize) -> String {
 
 struct Page {
     columns: usize,
+    /// How wide the forecast's column is; 0 where there is none.
+    states: usize,
     out: String,
 }
 
@@ -101,16 +110,48 @@ impl Page {
         inputs.dedup();
         let (number, name) = (vertex.id + 1, one_line(&vertex.name));
         if self.columns >= WIDE {
-            let line = format!("{number:>4}  {:room$}  {digest:12}", cut(&name, room));
+            let state = if self.states > 0 { format!("{:1$}  ", word(vertex), self.states) } else { String::new() };
+            let line = format!("{number:>4}  {state}{:room$}  {digest:12}", cut(&name, room));
             let from = from(&inputs, self.columns.saturating_sub(line.chars().count() + 2));
             self.line(format!("{line}  {from}").trim_end());
         } else {
             self.wrapped(&format!("{number:>3} "), 4, &name);
+            if self.states > 0 && !word(vertex).is_empty() {
+                self.line(&format!("    {}", word(vertex)));
+            }
             self.wrapped("    ", 4, digest);
             let from = from(&inputs, 64);
             if !from.is_empty() {
                 self.wrapped("    ", 4, &from);
             }
+        }
+    }
+
+    /// Writes down why what runs runs, and what is not known; what merely follows is counted.
+    fn forecast(&mut self, vertices: &[Vertex]) {
+        let told = || vertices.iter().filter_map(|vertex| Some((vertex.id + 1, vertex.forecast.as_ref()?)));
+        if told().next().is_none() {
+            return;
+        }
+        let in_state = |state: &str| told().filter(|(_, forecast)| forecast.state == state).count();
+        let states = [("cached", "cached"), ("likely", "likely cached"), ("run", "run"), ("unknown", "not known")];
+        let counts = states.iter().filter_map(|(state, said)| Some((in_state(state), said)).filter(|(count, _)| *count > 0));
+        let counts: Vec<String> = counts.map(|(count, said)| format!("{count} {said}")).collect();
+        self.line("\nforecast");
+        self.wrapped("  ", 2, &counts.join(", "));
+        let mut reasons: Vec<(&str, &str, Vec<usize>)> = Vec::new();
+        for (number, forecast) in told().filter(|(_, forecast)| forecast.state != "cached" && forecast.behind.is_none()) {
+            match reasons.iter_mut().find(|(state, reason, _)| (*state, *reason) == (&forecast.state, &forecast.reason)) {
+                Some((.., numbers)) => numbers.push(number),
+                None => reasons.push((&forecast.state, &forecast.reason, vec![number])),
+            }
+        }
+        for (_, reason, numbers) in reasons {
+            self.wrapped("  ", 4, &format!("{}: {}", forecast::numbers(&numbers), one_line(reason)));
+        }
+        let following: Vec<usize> = told().filter(|(_, forecast)| forecast.behind.is_some()).map(|(number, _)| number).collect();
+        if !following.is_empty() {
+            self.wrapped("  ", 4, &format!("{}: behind what runs", forecast::numbers(&following)));
         }
     }
 
@@ -164,13 +205,30 @@ fn from(inputs: &[usize], room: usize) -> String {
     if text.len() > room { format!("{} inputs", inputs.len()) } else { text }
 }
 
+/// The forecast in a word.
+fn word(vertex: &Vertex) -> &str {
+    match vertex.forecast.as_ref().map(|forecast| forecast.state.as_str()) {
+        Some("unknown") => "?",
+        Some(state) => state,
+        None => "",
+    }
+}
+
+/// Cuts a name in its middle: what tells names apart is often at their end.
 fn cut(name: &str, room: usize) -> String {
-    if name.chars().count() <= room { name.to_owned() } else { name.chars().take(room - 1).chain(['…']).collect() }
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= room {
+        return name.to_owned();
+    }
+    let end = (room - 1) * 2 / 5;
+    let (start, end) = (&letters[..room - 1 - end], &letters[letters.len() - end..]);
+    start.iter().chain(&['…']).chain(end).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::Forecast;
     use crate::dry_run::tests::document;
 
     #[test]
@@ -187,6 +245,55 @@ mod tests {
             );
             assert!(squeezed.contains(&document.definition.as_ref().unwrap().digest), "{text}");
         }
+    }
+
+    #[test]
+    fn a_forecast_has_a_word_a_step_and_the_reasons_that_are_not_of_others() {
+        let mut document = document(6);
+        let forecast =
+            |state: &str, reason: &str, behind| Forecast { state: state.to_owned(), reason: reason.to_owned(), behind };
+        let count = document.vertices.len();
+        for vertex in &mut document.vertices {
+            vertex.forecast = Some(match vertex.id {
+                0 => forecast("cached", "a reason that is not said", None),
+                1 | 2 => forecast("run", "the cache has no \u{1b}[2Jresult of it", None),
+                3 => forecast("likely", "it was solved", None),
+                4 => forecast("unknown", "nobody knows", None),
+                _ => forecast("run", "behind 2 NAME, which runs", Some(1)),
+            });
+        }
+        for columns in [20, 33, 60, 80] {
+            let text = render(&document, columns);
+            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= columns, "{widest} of {columns}\n{text}");
+        }
+        let text = render(&document, 80);
+        for line in [
+            "   1  cached  ",
+            "   2  run     ",
+            "   4  likely  ",
+            "   5  ?       ",
+            "  2, 3: the cache has no result of it\n",
+            "  4: it was solved\n",
+            "  5: nobody knows\n",
+            &format!("  6-{count}: behind what runs\n"),
+            &format!("  1 cached, 1 likely cached, {} run, 1 not known\n", count - 3),
+        ] {
+            assert!(text.contains(line), "{line:?}\n{text}");
+        }
+        assert!(!text.contains("not said") && !text.contains('\u{1b}'), "{text}");
+        for vertex in &mut document.vertices {
+            vertex.forecast = Some(forecast("unknown", "nobody knows", None));
+        }
+        let text = render(&document, 80);
+        assert!(text.contains(&format!("  1-{count}: nobody knows\n")) && !text.contains('?'), "{text}");
+    }
+
+    #[test]
+    fn a_name_keeps_its_end() {
+        assert_eq!(cut("image registry/name:tag", 23), "image registry/name:tag");
+        assert_eq!(cut("image registry/name:tag", 16), "image reg…me:tag");
+        assert_eq!(cut("ab", 1), "…");
     }
 
     #[test]

@@ -129,7 +129,8 @@ pub(crate) async fn run(args: &LockArgs, environment: &Environment) -> Result<()
     };
     let mut new = if args.update { Lock::default() } else { old.clone() };
     let mut found = Vec::new();
-    let bases = Bases::open(backend, environment, true).await?;
+    let backend = bases::reachable(backend)?;
+    let bases = Bases::open(backend.as_ref(), environment, true).await?;
     for platform in &platforms {
         for image in bases::build(&release).into_iter().chain(bases::runtime(&release)) {
             let (reference, shown) = (image.reference.to_string(), platform.to_string());

@@ -161,3 +161,6 @@ impl<L: Look> Forecaster<'_, L> {
 fn laid_out(tree: Ref) -> Looked {
     Looked::There(Found::Inputs, [(0, tree)].into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,8 +45,9 @@ pub use worker::{Refusal, main_if_worker as worker_main};
 
 use crate::buildkit::Address;
 use crate::forecast::Forecast;
-use crate::oci::{Registry, RegistryOptions};
-use crate::solver::{Job, JobOptions, ProgressSender, Solver};
+use crate::oci::{Reference, Registry, RegistryOptions};
+use crate::op::Platform;
+use crate::solver::{Job, JobOptions, ProgressSender, ResolvedImage, Solver};
 use crate::{Definition, Digest, Error};
 use operate::{Fresh, Operator};
 use report::Reporter;
@@ -159,6 +160,18 @@ impl Solver for Local {
         let looking = move || {
             let store = Peek::open(&root, run::identity(&path).ids.mode())?;
             forecast::forecast(&store, &options, offline, &definition).map(Some)
+        };
+        tokio::task::spawn_blocking(looking).await.unwrap_or(Err(Error::Cancelled))
+    }
+
+    async fn known_image(&self, reference: &Reference, platform: &Platform) -> Result<Option<ResolvedImage>, Error> {
+        let Some(digest) = reference.digest() else { return Ok(None) };
+        let (root, path) = (self.options.root.clone(), self.options.path.clone());
+        let (reference, platform) = (reference.clone(), platform.clone());
+        let looking = move || {
+            let store = Peek::open(&root, run::identity(&path).ids.mode())?;
+            let image = image::pinned_image(&store, &reference, &platform)?;
+            Ok(image.map(|image| ResolvedImage { digest: Some(digest), config: image.config_bytes }))
         };
         tokio::task::spawn_blocking(looking).await.unwrap_or(Err(Error::Cancelled))
     }

@@ -26,7 +26,8 @@ const drawing = layout(vertices, data.stages);
 const path = critical(vertices, drawing.inputs, data.target.vertex);
 
 const STATES = {
-  cached: "cached", likely: "likely cached", run: "will run", unknown: "not known before it runs", ran: "ran", failed: "failed", cancelled: "cancelled",
+  cached: "cached", likely: "likely cached", run: "will run", unknown: "not known before it runs", ran: "ran",
+  unchanged: "cached, although something above it ran", failed: "failed", cancelled: "cancelled",
 };
 const state = (id) => { const known = vertices[id].outcome || vertices[id].forecast; return known ? known.state : ""; };
 const stateText = (id) => {
@@ -192,7 +193,7 @@ const forecasts = vertices.map((vertex) => state(vertex.id)).filter(Boolean);
 $("facts").append(...[
   fact("platform", data.image.platform), fact("steps", String(vertices.length)),
   data.definition ? fact("definition", el("code", { title: data.definition.digest }, short(data.definition.digest))) : null,
-  forecasts.length ? fact("cached", `${forecasts.filter((one) => one === "cached").length} of ${vertices.length}`) : null,
+  forecasts.some((one) => one !== "unknown") ? fact("cached", `${forecasts.filter((one) => ["cached", "unchanged", "likely"].includes(one)).length} of ${vertices.length}${forecasts.includes("likely") ? ", likely" : ""}`) : null,
   path.timed ? fact("critical path", seconds(path.total)) : fact("longest chain", `${path.chain.length} steps`),
 ].filter(Boolean));
 if (!data.resolved) {
