@@ -87,6 +87,8 @@ pub(crate) fn submitted(plan: &Plan, target: Edge, solve: &SolveArgs) -> Definit
 struct Built {
     planned: Planned,
     added: Vec<AddedFile>,
+    /// Where the image is not what was planned; absent where nobody planned its files.
+    differences: Option<Vec<String>>,
     exported: Exported,
 }
 
@@ -199,10 +201,12 @@ impl<'a> Build<'a> {
             solved => solved?,
         };
         let exported = job.export(solved, planned.config.clone()).await?;
+        let mut differences = None;
         if let Some(recorder) = self.recorder {
             recorder.made(&exported, &self.request.outputs);
+            differences = Some(recorder.gained(&added));
         }
-        Ok(Built { planned, added, exported })
+        Ok(Built { planned, added, differences, exported })
     }
 
     fn finish(self, built: Built, trace: &Trace, elapsed: Duration) -> Result<(), Failure> {
@@ -217,6 +221,7 @@ impl<'a> Build<'a> {
             bases: &built.planned.bases,
             definition: &built.planned.definition,
             added: &built.added,
+            differences: built.differences.as_deref(),
             exported: &built.exported,
             trace,
             display: self.request.display,
@@ -254,7 +259,7 @@ async fn added_files(job: &dyn Job, solved: &Solved, paths: &[String]) -> Result
     Ok(added)
 }
 
-/// Lists the files of a tree, level by level.
+/// Lists the files and folders of a tree, level by level.
 async fn overlaid_files(job: &dyn Job, tree: &Solved) -> Result<Vec<AddedFile>, Failure> {
     let mut files = Vec::new();
     let mut folders = vec![String::new()];
@@ -266,10 +271,9 @@ async fn overlaid_files(job: &dyn Job, tree: &Solved) -> Result<Vec<AddedFile>, 
             for info in listing {
                 let path = format!("{folder}/{}", info.name);
                 if info.is_dir() {
-                    inside.push(path);
-                } else {
-                    files.push(AddedFile { path, info });
+                    inside.push(path.clone());
                 }
+                files.push(AddedFile { path, info });
             }
         }
         folders = inside;

@@ -29,6 +29,7 @@ mod error;
 mod explain;
 mod files;
 mod forecast;
+mod gains;
 mod history;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere/host.rs")]
 mod host;

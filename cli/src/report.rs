@@ -32,7 +32,7 @@ pub(crate) const DIGEST: &str = "containerimage.digest";
 pub(crate) const CONFIG_DIGEST: &str = "containerimage.config.digest";
 const DESCRIPTOR: &str = "containerimage.descriptor";
 
-/// A file of the image that it did not have from its base.
+/// A file or folder of the image that it did not have from its base.
 pub(crate) struct AddedFile {
     pub(crate) path: String,
     pub(crate) info: FileInfo,
@@ -46,6 +46,7 @@ pub(crate) struct Report<'a> {
     pub(crate) bases: &'a [BaseImage],
     pub(crate) definition: &'a Definition,
     pub(crate) added: &'a [AddedFile],
+    pub(crate) differences: Option<&'a [String]>,
     pub(crate) exported: &'a Exported,
     pub(crate) trace: &'a Trace,
     pub(crate) display: Display,
@@ -129,10 +130,16 @@ impl Report<'_> {
             ("base", format!("{}{digest}", base.reference.familiar()))
         }));
         rows.push(("steps", self.steps()));
+        let files = self.added.iter().filter(|file| !file.info.is_dir());
         let added: Vec<(String, String)> =
-            listed(self.added.iter().collect(), |file| &file.path, |file| file.info.size_bytes).into_iter().map(shown).collect();
+            listed(files.collect(), |file| &file.path, |file| file.info.size_bytes).into_iter().map(shown).collect();
         let width = added.iter().map(|(path, _)| path.chars().count()).max().unwrap_or_default();
         rows.extend(added.into_iter().map(|(path, size)| ("added", format!("{path:width$}  {size}"))));
+        match self.differences {
+            None => {}
+            Some([]) => rows.push(("contents", "as planned".to_owned())),
+            Some(differences) => rows.extend(differences.iter().map(|difference| ("contents", difference.clone()))),
+        }
         rows.push(("time", text::seconds(self.elapsed)));
 
         let mut out = String::from("\n");

@@ -298,6 +298,9 @@ pub(crate) struct Entry {
     /// Its size, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) size_bytes: Option<u64>,
+    /// The release on record in whose image the entry, its mode or its size was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) learned_from: Option<String>,
 }
 
 /// What is foretold of a vertex.

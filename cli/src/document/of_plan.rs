@@ -101,6 +101,7 @@ fn content(entry: &roche_frontend::plan::Entry, vertex: usize) -> Entry {
         vertex,
         mode: entry.mode.map(octal),
         size_bytes: entry.size_bytes,
+        learned_from: None,
     }
 }
 

@@ -30,6 +30,9 @@ pub(crate) struct Ran {
     /// What of the machine went into it, by name: `toolchain`, `crates`, `certificates`, `timeZones`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) materials: BTreeMap<String, Material>,
+    /// Where the image is not what was planned, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) differences: Vec<String>,
     /// What was made; absent where it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<Made>,

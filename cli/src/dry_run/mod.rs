@@ -28,13 +28,14 @@ use roche_frontend::release::Release;
 use crate::args::{Form, ReleaseArgs};
 use crate::backend::Backend;
 use crate::bases::{self, Bases};
-use crate::build;
 use crate::document::{Subject, Unresolved};
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::forecast::Outlook;
 use crate::host::Machine;
 use crate::lock::{self, Pins};
+use crate::record::{self, Key};
+use crate::{build, gains};
 
 /// How long a registry has to answer.
 const REGISTRY: Duration = Duration::from_secs(1);
@@ -77,6 +78,8 @@ pub(crate) async fn run(
     let definition = build::submitted(&plan, plan.target, &args.solve);
     let subject = Subject { project, release, plan: &plan, definition, unresolved: images.unresolved, unknown };
     let mut document = subject.document();
+    let decided = record::decided(project, release, args, environment);
+    gains::learn(&mut document, &decided, &Key::project(&project.root), environment);
     if let Some(backend) = backend.filter(|_| !matches!(form, Form::Llb | Form::Dockerfile)) {
         let outlook = Outlook::of(&backend, &subject.definition, &resources, images.identity, environment).await;
         outlook.tell(&mut document, &subject.definition);

@@ -2,6 +2,7 @@
 //!
 //! Invariant: no line is wider than the columns that there are, as long as there are [`NARROWEST`].
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::document::{Document, Entry, Unresolved, Vertex};
@@ -59,6 +60,10 @@ pub(super) fn render(document: &Document, columns: usize) -> String {
                 page.gained("", "", &format!("{folder}/"), &format!("  {}, {entries} paths", size(bytes)));
             }
         }
+    }
+    let learned: BTreeSet<&str> = document.contents.iter().filter_map(|entry| entry.learned_from.as_deref()).collect();
+    for release in learned {
+        page.wrapped("  ", 2, &format!("(what base images decide is as in release {})", one_line(release)));
     }
     if let Some(definition) = &document.definition {
         page.line("\ndefinition");

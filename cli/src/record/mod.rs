@@ -32,7 +32,8 @@ use crate::environment::Environment;
 use crate::error::Failure;
 use crate::outputs::Output;
 use crate::progress::Trace;
-use crate::{bases, note, report, text};
+use crate::report::AddedFile;
+use crate::{bases, gains, note, report, text};
 use outcome::Course;
 
 pub(crate) use store::{Key, Name, Records};
@@ -80,12 +81,7 @@ impl<'a> Recorder<'a> {
         narrate: bool,
     ) -> Self {
         let function: Vec<SourceFile> = std::iter::once(&project.function).chain(&project.lib).map(with_text).collect();
-        let ran = Ran {
-            roche: env!("CARGO_PKG_VERSION").to_owned(),
-            folder: project.folder().map(str::to_owned),
-            settings: settings(release, args, environment),
-            ..Ran::default()
-        };
+        let ran = decided(project, release, args, environment);
         let state = State { document: unplanned(release, function.clone()), function, definition: None, release: ran };
         Self {
             environment,
@@ -135,7 +131,21 @@ impl<'a> Recorder<'a> {
             state.document = subject.document();
             state.document.function = state.function.clone();
             state.definition = Some(subject.definition.clone());
+            let project = Key::project(self.root);
+            gains::learn(&mut state.document, &state.release, &project, self.environment);
         });
+    }
+
+    /// Takes what the image gained; says where that is not what was planned.
+    pub(crate) fn gained(&self, added: &[AddedFile]) -> Vec<String> {
+        let mut differences = Vec::new();
+        self.change(|state| {
+            let facts = gains::facts(&state.document.contents, added);
+            differences = gains::differences(&state.document.contents, &facts);
+            state.document.contents = facts;
+            state.release.differences = differences.clone();
+        });
+        differences
     }
 
     /// Takes what was made.
@@ -321,6 +331,16 @@ fn written(output: &Output) -> Written {
         Output::Folder { .. } => "folder",
     };
     Written { kind: kind.to_owned(), place }
+}
+
+/// What is known of a release before it starts.
+pub(crate) fn decided(project: &Project, release: &Release, args: &ReleaseArgs, environment: &Environment) -> Ran {
+    Ran {
+        roche: env!("CARGO_PKG_VERSION").to_owned(),
+        folder: project.folder().map(str::to_owned),
+        settings: settings(release, args, environment),
+        ..Ran::default()
+    }
 }
 
 /// Writes down what was decided, and by whom.
