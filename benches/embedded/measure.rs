@@ -42,6 +42,11 @@ impl Done {
 
 /// Runs a command to its end, which must be a good one.
 pub(crate) fn timed(command: &mut Command) -> Done {
+    attempted(command).unwrap_or_else(|said| panic!("{command:?}: {said}"))
+}
+
+/// Runs a command to its end; one that fails gives what it said.
+pub(crate) fn attempted(command: &mut Command) -> Result<Done, String> {
     let (cpu, start) = (machine_cpu(), Instant::now());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -56,8 +61,10 @@ pub(crate) fn timed(command: &mut Command) -> Done {
     });
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    Done { cost: Cost { wall, cpu: machine_cpu() - cpu, peak_bytes }, stdout, stderr }
+    if !output.status.success() {
+        return Err(format!("{}\n{stderr}", output.status));
+    }
+    Ok(Done { cost: Cost { wall, cpu: machine_cpu() - cpu, peak_bytes }, stdout, stderr })
 }
 
 /// Runs each command in turn, `runs` times and once uncounted, and returns the medians. What one has
