@@ -29,6 +29,7 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("-q, --quiet", &[]),
     ("--metadata-file", &[]),
     ("--iidfile", &[]),
+    ("--trace", &["Chrome"]),
     ("--dry-run", &["text", "json", "dot", "mermaid", "html", "llb", "dockerfile"]),
 ];
 
@@ -49,7 +50,7 @@ fn the_help_lists_every_option_with_default_and_environment_name() {
 #[test]
 fn the_commands_are_listed() {
     let ended = Roche::new(Path::new("/")).arg("--help").run().succeeds();
-    for command in ["release", "init", "prepare"] {
+    for command in ["release", "init", "prepare", "history", "explain"] {
         assert!(ended.stdout_text().contains(&format!("  {command} ")), "{command} is not listed\n{}", ended.story());
     }
 }

@@ -64,7 +64,7 @@ pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use remains::all_in;
 pub(crate) use roche::{Roche, Running};
 pub(crate) use schema::against_schema;
-pub(crate) use site::{Site, Stand};
+pub(crate) use site::{Site, Stand, tools};
 pub(crate) use trace::Trace;
 
 /// Makes `#[test]`s of a function of `&Daemon`: one for each daemon that tests run on.

@@ -48,19 +48,7 @@ impl Site {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("the folder is opened");
         let mark = format!("ROCHE_TEST_MARK={}", unique());
         let registry = OwnRegistry::start();
-        let tools = layer(|root| {
-            busybox(root);
-            let tiny = fixture("tiny-build");
-            for (from, to) in [("app-build", "."), ("build-service", "usr/local/bin/")] {
-                fs::create_dir_all(root.join("usr/local/bin")).expect("a folder is made");
-                let copied = Command::new("cp").arg("-r").arg(tiny.join(from)).arg(root.join(to)).status();
-                assert!(copied.expect("cp runs").success());
-            }
-            let script = root.join("usr/local/bin/cargo");
-            fs::write(&script, format!("#!/bin/sh\n{cargo}\n")).expect("the script is written");
-            fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("the script's mode is set");
-            fill(root);
-        });
+        let tools = tools(cargo, fill);
         let mut layers = vec![tools];
         layers.extend((0..PADDING).map(|i| {
             layer(|root| {
@@ -167,6 +155,23 @@ impl Site {
         let files: Vec<PathBuf> = ["functions.rs", "lib.rs"].iter().map(|name| self.project().join(name)).collect();
         assert_eq!(all_in(&self.project()), files, "left in the project");
     }
+}
+
+/// The layer of a build image without a compiler: BusyBox, the service's project, a script as cargo, and what `fill` adds.
+pub(crate) fn tools(cargo: &str, fill: impl FnOnce(&Path)) -> Vec<u8> {
+    layer(|root| {
+        busybox(root);
+        let tiny = fixture("tiny-build");
+        for (from, to) in [("app-build", "."), ("build-service", "usr/local/bin/")] {
+            fs::create_dir_all(root.join("usr/local/bin")).expect("a folder is made");
+            let copied = Command::new("cp").arg("-r").arg(tiny.join(from)).arg(root.join(to)).status();
+            assert!(copied.expect("cp runs").success());
+        }
+        let script = root.join("usr/local/bin/cargo");
+        fs::write(&script, format!("#!/bin/sh\n{cargo}\n")).expect("the script is written");
+        fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("the script's mode is set");
+        fill(root);
+    })
 }
 
 impl Stand {

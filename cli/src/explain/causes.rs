@@ -6,7 +6,7 @@
 //!
 //! Invariant: a root is never left out; where there is no cause, nothing that a release is made of has changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -224,8 +224,12 @@ impl<'a> Comparison<'a> {
 
     fn back_end(&self) -> Option<Cause> {
         let (was, is) = (self.before.back_end.as_ref()?, self.now.back_end.as_ref()?);
-        let another = was.identity.is_some() && is.identity.is_some() && was.identity != is.identity;
-        if was.name == is.name && !another {
+        let same = match (&was.identity, &is.identity) {
+            // One daemon may have several addresses.
+            (Some(was), Some(is)) => was == is,
+            _ => was.name == is.name,
+        };
+        if same {
             return None;
         }
         let text = if was.name == is.name {
@@ -240,7 +244,9 @@ impl<'a> Comparison<'a> {
     /// Finds roots that none of the causes until here answers for.
     fn roche(&self, causes: &[Cause]) -> Option<Cause> {
         let roots = self.pairs.roots();
-        let steps: BTreeSet<&str> = roots.iter().filter(|root| !self.answered(root, causes)).map(Root::name).collect();
+        let named = self.named();
+        let unanswered = roots.iter().filter(|root| !self.answered(root, causes, &named));
+        let steps: BTreeSet<&str> = unanswered.map(Root::name).collect();
         let (was, is) = (self.before.roche.as_str(), self.now.roche.as_str());
         let config = causes.is_empty() && self.was.image.config != self.is.image.config;
         if steps.is_empty() && !config {
@@ -257,7 +263,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Says whether a root is a consequence of a cause that was found.
-    fn answered(&self, root: &Root<'_>, causes: &[Cause]) -> bool {
+    fn answered(&self, root: &Root<'_>, causes: &[Cause], named: &BTreeSet<&str>) -> bool {
         let caused = |kind: Kind| causes.iter().any(|cause| cause.kind == kind);
         let about = |what: &str| causes.iter().any(|cause| cause.what == what);
         let renamed = |role: &str| causes.iter().any(|cause| cause.what == role && cause.by.is_some() && self.renamed(role));
@@ -280,8 +286,7 @@ impl<'a> Comparison<'a> {
                     }
                 }
                 (Op::File { actions: was }, Op::File { actions: is }) => {
-                    let named = self.named();
-                    let changed = contents(was, &named) != contents(is, &named);
+                    let changed = contents(was, named) != contents(is, named);
                     !changed
                         && (caused(Kind::File) || caused(Kind::Certificates) || caused(Kind::TimeZones) || about("time zones"))
                         || (caused(Kind::Image) && (renamed("build image") || renamed("runtime image")))
@@ -314,14 +319,14 @@ impl<'a> Comparison<'a> {
     fn again(&self, causes: &[Cause]) -> Vec<Cause> {
         let mut causes_here = Vec::new();
         let no_cache = self.now.setting("cache").is_some_and(|cache| cache.value == "no");
+        let known: BTreeMap<&str, &Vertex> =
+            self.was.vertices.iter().filter_map(|vertex| Some((vertex.digest.as_deref()?, vertex))).collect();
         let ran_alike: Vec<(&Vertex, &Vertex)> = self
             .is
             .vertices
             .iter()
             .filter(|vertex| self.is_work(vertex) && state(vertex).is_some_and(|state| state == "ran" || state == "failed"))
-            .filter_map(|vertex| {
-                Some((self.was.vertices.iter().find(|was| was.digest.is_some() && was.digest == vertex.digest)?, vertex))
-            })
+            .filter_map(|vertex| Some((*known.get(vertex.digest.as_deref()?)?, vertex)))
             .collect();
         if no_cache {
             let text = "--no-cache had every step run again".to_owned();

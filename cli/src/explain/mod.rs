@@ -22,6 +22,9 @@ use crate::history::{self, Listed};
 use crate::record::Records;
 use causes::{Cause, Comparison};
 
+/// Files and images that a release has at most; a record with more is none of ours.
+const FEW: usize = 100;
+
 /// Everything that there is to say.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,8 +111,8 @@ fn find(
         _ if id.is_empty() => Err(usage("is no release")),
         [] => Err(usage("is no release that there is a record of")),
         [name] => {
-            let read = records.read(name).map_err(|why| Failure::say(Exit::Configuration, why));
-            let document: Document = read.map_err(|failure| failure.hint("name another one: roche history"))?;
+            let refused = |why: String| Failure::say(Exit::Configuration, why).hint("name another one: roche history");
+            let document: Document = records.read(name).map_err(refused)?;
             Ok(Listed { name: name.clone(), document })
         }
         _ => Err(usage("is the start of several releases' ids")),
@@ -118,7 +121,8 @@ fn find(
 
 /// Compares two documents; none where one is a plan, and no record.
 fn explain<'a>(was: Option<&'a Document>, is: &'a Document) -> Option<Explanation<'a>> {
-    let release = side(is)?;
+    let sane = |document: &Document| document.function.len().max(document.bases.len()) <= FEW;
+    let release = side(is).filter(|_| sane(is) && was.is_none_or(sane))?;
     let Some(was) = was else {
         return Some(Explanation { schema_version: VERSION, release, against: None, causes: Vec::new(), followed: Vec::new() });
     };
@@ -148,3 +152,6 @@ fn side(document: &Document) -> Option<Side<'_>> {
         error: error.as_ref().map(|failed| failed.message.as_str()),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,12 @@
 //! its inputs left out, is another one than its partner's, or where it has no partner; what is no root and has another digest
 //! merely follows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::document::{Action, Document, Mount, Op, Vertex};
+
+/// Inputs of a vertex that are compared one by one; those of one with more are paired in order.
+const COMPARED: usize = 100;
 
 /// Two graphs beside each other.
 pub(super) struct Pairs<'a> {
@@ -32,16 +35,16 @@ impl<'a> Pairs<'a> {
     pub(super) fn of(was: &'a Document, is: &'a Document) -> Self {
         let mut pairs = Self { was, is, partners: BTreeMap::new() };
         let mut waiting = vec![(was.target.vertex, is.target.vertex)];
-        let mut taken = BTreeMap::new();
+        let mut taken = BTreeSet::new();
         while let Some((a, b)) = waiting.pop() {
             if was.vertices.get(a).is_none() || is.vertices.get(b).is_none() {
                 continue;
             }
-            if pairs.partners.contains_key(&b) || taken.contains_key(&a) {
+            if pairs.partners.contains_key(&b) || taken.contains(&a) {
                 continue;
             }
             pairs.partners.insert(b, a);
-            taken.insert(a, b);
+            taken.insert(a);
             waiting.extend(pairs.inputs(a, b));
         }
         pairs
@@ -51,27 +54,26 @@ impl<'a> Pairs<'a> {
     /// that was put between, then what is left in order.
     fn inputs(&self, a: usize, b: usize) -> Vec<(usize, usize)> {
         let (mut old, mut new) = (distinct(self.was, a), distinct(self.is, b));
+        if old.len().max(new.len()) > COMPARED {
+            return old.into_iter().zip(new).collect();
+        }
+        let (was, is) = (&self.was.vertices, &self.is.vertices);
+        let alike = |a: usize, b: usize| role(&was[a]) == role(&is[b]);
         let mut found = Vec::new();
-        let mut take = |old: &mut Vec<usize>, new: &mut Vec<usize>, same: &dyn Fn(usize, usize) -> Option<(usize, usize)>| {
-            new.retain(|b| match old.iter().position(|a| same(*a, *b).is_some()) {
-                Some(at) => {
-                    found.extend(same(old.remove(at), *b));
-                    false
+        let mut take = |same: &dyn Fn(usize, usize) -> Option<(usize, usize)>| {
+            new.retain(|b| {
+                let partner = old.iter().enumerate().find_map(|(at, a)| Some((at, same(*a, *b)?)));
+                if let Some((at, pair)) = partner {
+                    old.remove(at);
+                    found.push(pair);
                 }
-                None => true,
+                partner.is_none()
             });
         };
-        let (was, is) = (&self.was.vertices, &self.is.vertices);
-        take(&mut old, &mut new, &|a, b| (was[a].digest.is_some() && was[a].digest == is[b].digest).then_some((a, b)));
-        take(&mut old, &mut new, &|a, b| (role(&was[a]) == role(&is[b])).then_some((a, b)));
-        take(&mut old, &mut new, &|a, b| {
-            let beneath = distinct(self.is, b).into_iter().find(|b| role(&was[a]) == role(&is[*b]));
-            beneath.map(|b| (a, b))
-        });
-        take(&mut old, &mut new, &|a, b| {
-            let beneath = distinct(self.was, a).into_iter().find(|a| role(&was[*a]) == role(&is[b]));
-            beneath.map(|a| (a, b))
-        });
+        take(&|a, b| (was[a].digest.is_some() && was[a].digest == is[b].digest).then_some((a, b)));
+        take(&|a, b| alike(a, b).then_some((a, b)));
+        take(&|a, b| distinct(self.is, b).into_iter().find(|b| alike(a, *b)).map(|b| (a, b)));
+        take(&|a, b| distinct(self.was, a).into_iter().find(|a| alike(*a, b)).map(|a| (a, b)));
         found.extend(old.into_iter().zip(new).filter(|(a, b)| kind(&was[*a]) == kind(&is[*b])));
         found
     }
@@ -91,7 +93,7 @@ impl<'a> Pairs<'a> {
                 Some(_) => {}
             }
         }
-        let kept: Vec<usize> = self.partners.values().copied().collect();
+        let kept: BTreeSet<usize> = self.partners.values().copied().collect();
         roots.extend(self.was.vertices.iter().filter(|vertex| !kept.contains(&vertex.id)).map(Root::Went));
         roots
     }
@@ -121,10 +123,11 @@ impl<'a> Pairs<'a> {
 
 /// Returns the vertices that a vertex takes in, each once.
 fn distinct(document: &Document, id: usize) -> Vec<usize> {
-    let mut ids: Vec<usize> = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut ids = Vec::new();
     for edge in document.vertices.get(id).into_iter().flat_map(|vertex| &vertex.inputs) {
         // Inputs come first; what says otherwise is no graph.
-        if edge.vertex < id && !ids.contains(&edge.vertex) {
+        if edge.vertex < id && seen.insert(edge.vertex) {
             ids.push(edge.vertex);
         }
     }

@@ -10,11 +10,14 @@ use crate::document::Document;
 use crate::history::when;
 use crate::text::{one_line, seconds};
 
+/// Columns that a sentence may have in all.
+const LONGEST: usize = 2000;
+
 /// Renders an explanation.
 pub(super) fn render(explanation: &Explanation<'_>, width: usize) -> String {
     let mut out = String::new();
     let mut say = |indent: usize, text: &str| {
-        for (at, line) in wrapped(&one_line(text), width.saturating_sub(indent)).into_iter().enumerate() {
+        for (at, line) in wrapped(&cut(&one_line(text), LONGEST), width.saturating_sub(indent)).into_iter().enumerate() {
             // What goes on in the next line is seen to do so.
             let more = if at > 0 && width > 40 { 2 } else { 0 };
             let line = cut(&line, width.saturating_sub(indent + more));

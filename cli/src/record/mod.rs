@@ -29,7 +29,7 @@ use crate::document::{
     source_file,
 };
 use crate::environment::Environment;
-use crate::error::Failure;
+use crate::error::{Exit, Failure};
 use crate::outputs::Output;
 use crate::progress::Trace;
 use crate::report::AddedFile;
@@ -158,6 +158,13 @@ impl<'a> Recorder<'a> {
 
     /// Writes the record of a release that has ended.
     pub(crate) fn end(&self, result: &Result<(), Failure>) {
+        // What is typed wrong is no release.
+        if result.as_ref().is_err_and(|failure| failure.exit == Exit::Usage) {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.as_ref().is_some_and(|state| state.definition.is_none()) {
+                *state = None;
+            }
+        }
         let failed = result
             .as_ref()
             .err()
@@ -177,7 +184,7 @@ impl<'a> Recorder<'a> {
             return self.note("no record of this release is kept: neither HOME nor XDG_STATE_HOME is set");
         };
         let (name, document) = self.document(state, failed);
-        let json = document.json();
+        let json = text::json(&serde_json::to_string(&document).expect("a document is always JSON"));
         if let Err(error) = records.keep(&name, json.as_bytes()) {
             self.note(&format!("no record of this release is kept: {}: {error}", records.folder().display()));
         }
@@ -389,4 +396,39 @@ fn settings(release: &Release, args: &ReleaseArgs, environment: &Environment) ->
         settings.push(flag(name, if value { "yes" } else { "no" }.to_owned(), word, given));
     }
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_back_end_has_solved_is_read_off_its_newest_records() {
+        let state = tempfile::tempdir().unwrap();
+        let variables = BTreeMap::from([("XDG_STATE_HOME".to_owned(), state.path().to_str().unwrap().to_owned())]);
+        let environment =
+            Environment { variables, folder: state.path().to_owned(), stderr_terminal: false, stdout_terminal: false };
+        let records = Records::of(&environment).unwrap();
+        let vertex = |text: &str| Digest::of(text.as_bytes()).to_string();
+        let keep = |second: usize, back_end: &str, told: &[(&str, &str)]| {
+            let when = OffsetDateTime::from_unix_timestamp(1_700_000_000 + second as i64).unwrap();
+            let name = Name::new(when, Key::project(Path::new("/a")), Key::back_end(back_end), "1");
+            let vertices: Vec<_> = told
+                .iter()
+                .map(|(name, state)| serde_json::json!({"digest": vertex(name), "outcome": {"state": state}}))
+                .collect();
+            let release = serde_json::to_value(Ran::default()).unwrap();
+            let record =
+                serde_json::json!({"schemaVersion": 1, "image": {"names": []}, "vertices": vertices, "release": release});
+            records.keep(&name, record.to_string().as_bytes()).unwrap();
+        };
+        keep(0, "one", &[("too old", "ran")]);
+        let told = [("ran", "ran"), ("cached", "cached"), ("failed", "failed"), ("same", "unchanged"), ("never", "cancelled")];
+        keep(1, "one", &told);
+        keep(2, "two", &[("of another", "ran")]);
+        (3..2 + RECENT).for_each(|second| keep(second, "one", &[]));
+        let expected: BTreeSet<Digest> = ["ran", "cached", "same"].map(|name| Digest::of(name.as_bytes())).into();
+        assert_eq!(solved(&environment, "one"), expected);
+        assert_eq!(solved(&environment, "three"), BTreeSet::new());
+    }
 }

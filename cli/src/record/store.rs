@@ -123,8 +123,14 @@ impl Records {
         &self.folder
     }
 
-    /// Lists the records, the newest first. A folder that is not there has none.
+    /// Lists the records that are looked at, the newest first. A folder that is not there has none.
     pub(crate) fn list(&self) -> io::Result<Vec<Name>> {
+        let mut names = self.all()?;
+        names.truncate(IN_ALL);
+        Ok(names)
+    }
+
+    fn all(&self) -> io::Result<Vec<Name>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -164,7 +170,7 @@ impl Records {
     /// Removes what is too much. Others do the same: what is gone already is no failure, and what cannot be removed stays.
     fn forget(&self) {
         let mut counts: BTreeMap<Key, usize> = BTreeMap::new();
-        for (at, name) in self.list().unwrap_or_default().into_iter().enumerate() {
+        for (at, name) in self.all().unwrap_or_default().into_iter().enumerate() {
             let count = counts.entry(name.project.clone()).or_default();
             *count += 1;
             if *count > OF_A_PROJECT || at >= IN_ALL {
