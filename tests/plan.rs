@@ -1,14 +1,16 @@
 //! The plan on stdout is what a daemon is given, and other programs read it.
 //!
 //! Red when: the definition that is shown is not the one that is submitted (a vertex more, less or
-//! other); a path, a time or anything else of the machine enters it; json or dot is malformed; an
-//! image that was not resolved is passed off as one that was.
+//! other), or makes other layers by itself; a path, a time or anything else of the machine enters it;
+//! json or dot is malformed; an image that was not resolved is passed off as one that was.
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use roche_engine::Digest;
+use roche_engine::buildkit::{Address, Buildkit, Protocol};
+use roche_engine::solver::{Export, JobOptions, Solver as _, progress_channel};
+use roche_engine::{Definition, Digest};
 use serde_json::Value;
 
 use crate::harness::{Daemon, Ended, Fault, Project, Proxy, Roche, Trace, image, on_docker26, on_every_daemon, unique};
@@ -46,6 +48,27 @@ fn the_definition_is_sent_byte_for_byte(daemon: &Daemon) {
         definition.len(),
         ended.story()
     );
+}
+
+on_every_daemon!(a_small_client_makes_the_same_layers_of_the_plan_s_bytes);
+fn a_small_client_makes_the_same_layers_of_the_plan_s_bytes(daemon: &Daemon) {
+    let (project, ours, theirs) = (Project::hello(&unique()), daemon.tag(), daemon.tag());
+    let llb = plan(daemon, &project, "llb").stdout;
+    let json: Value = serde_json::from_slice(&plan(daemon, &project, "json").stdout).unwrap();
+    let definition = Definition::decode(&llb).unwrap();
+    assert!(definition.encode() == llb, "the client does not send the plan's bytes");
+    let client = Buildkit::new(Address::unix(&daemon.socket, Protocol::Docker));
+    let exports = vec![Export::Store { names: vec![theirs.name.clone()] }];
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let (progress, _) = progress_channel(1 << 20);
+        let job = client.open(JobOptions { exports, ..JobOptions::default() }, progress).await.unwrap();
+        let solved = job.solve(&definition).await.unwrap();
+        job.export(solved, json["image"]["config"].to_string().into_bytes()).await.unwrap();
+    });
+    Roche::release(daemon, project.root()).tag(&ours).run().succeeds();
+    let layers = |tag: &str| daemon.inspect(tag)["RootFS"]["Layers"].clone();
+    assert!(layers(&ours.name).as_array().is_some_and(|layers| layers.len() > 1));
+    assert_eq!(layers(&theirs.name), layers(&ours.name));
 }
 
 on_every_daemon!(two_checkouts_have_one_plan);
