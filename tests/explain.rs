@@ -311,7 +311,7 @@ fn one_change_each_is_named_and_nothing_else() {
     // The cache, and releases that failed.
     row("--no-cache", &nothing, &|stage| stage.flags(["--no-cache"]), &[("noCache", "cache", "--no-cache")]);
     let prune = |stage: &mut Stage<'_>| drop(stage.cargo("prune").run().succeeds());
-    row("the cache is pruned", &nothing, &prune, &[("cache", "compile roche-service", "was gone")]);
+    row("the cache is pruned", &nothing, &prune, &[("cache", "compile roche-service", "had nothing of it any more")]);
     let another_cache = |stage: &mut Stage<'_>| stage.cache = stage.bench.folder.path().join("another");
     row("another cache", &nothing, &another_cache, &[("backEnd", "back end", "a cache of its own")]);
     let broken = |stage: &mut Stage<'_>| stage.write("functions.rs", "FAIL\n");

@@ -267,6 +267,11 @@ impl<'a> Comparison<'a> {
         let caused = |kind: Kind| causes.iter().any(|cause| cause.kind == kind);
         let about = |what: &str| causes.iter().any(|cause| cause.what == what);
         let renamed = |role: &str| causes.iter().any(|cause| cause.what == role && cause.by.is_some() && self.renamed(role));
+        let host = |ran: &Ran| ran.setting("build image").is_some_and(|setting| setting.value == roche_frontend::release::HOST);
+        if host(self.before) != host(self.now) {
+            // The two ways to compile have hardly a vertex in common.
+            return true;
+        }
         let machine = caused(Kind::Toolchain) || caused(Kind::Crates) || caused(Kind::TimeZones);
         match root {
             // Another way to compile, or another ground to stand on, is another graph.
@@ -341,7 +346,11 @@ impl<'a> Comparison<'a> {
         // Another back end has a cache of its own, and an image without a digest moves unseen.
         let moved = causes.iter().any(|cause| cause.kind == Kind::BackEnd || cause.kind == Kind::Image);
         if !gone.is_empty() && !moved {
-            let text = format!("what the cache had of them was gone: {}", gone.join(", "));
+            let text = if gone.len() == self.is.vertices.len() {
+                "the cache had nothing of it any more".to_owned()
+            } else {
+                format!("the cache had them no more: {}", gone.join(", "))
+            };
             causes_here.push(Cause::new(Kind::Cache, &gone.join(", "), text));
         }
         if !undone.is_empty() {

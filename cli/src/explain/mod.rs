@@ -84,7 +84,14 @@ pub(crate) fn run(args: &ExplainArgs, environment: &Environment) -> Result<(), F
         [was, is, ..] => (Some(find(&records, &own, &all, was)?), find(&records, &own, &all, is)?),
     };
     let explanation = explain(was.as_ref().map(|was| &was.document), &is.document);
-    let Some(explanation) = explanation else { return Err(history::none(environment)) };
+    let Some(explanation) = explanation else {
+        let id = &is.name.id;
+        return Err(Failure::say(
+            Exit::Configuration,
+            format!("the record of {id}, or the one before it, is none that roche wrote"),
+        )
+        .hint("name two others: roche history"));
+    };
     let out = if args.json {
         let json = serde_json::to_string_pretty(&explanation).expect("an explanation is always JSON");
         crate::text::json(&format!("{json}\n"))

@@ -17,11 +17,11 @@ const LONGEST: usize = 2000;
 pub(super) fn render(explanation: &Explanation<'_>, width: usize) -> String {
     let mut out = String::new();
     let mut say = |indent: usize, text: &str| {
-        for (at, line) in wrapped(&cut(&one_line(text), LONGEST), width.saturating_sub(indent)).into_iter().enumerate() {
-            // What goes on in the next line is seen to do so.
-            let more = if at > 0 && width > 40 { 2 } else { 0 };
-            let line = cut(&line, width.saturating_sub(indent + more));
-            let _ = writeln!(out, "{}{}", " ".repeat(indent + more), line.trim_end());
+        // What goes on in the next line is seen to do so.
+        let more = if width > 40 { 2 } else { 0 };
+        let columns = width.saturating_sub(indent + more);
+        for (at, line) in wrapped(&cut(&one_line(text), LONGEST), columns).into_iter().enumerate() {
+            let _ = writeln!(out, "{}{}", " ".repeat(indent + if at > 0 { more } else { 0 }), line.trim_end());
         }
     };
     say(0, &format!("release {}", side(&explanation.release)));

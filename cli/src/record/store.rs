@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use roche_engine::Digest;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use time::OffsetDateTime;
 
 use crate::document::VERSION;
@@ -209,10 +209,15 @@ fn understood<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     #[serde(rename_all = "camelCase")]
     struct Versioned {
         schema_version: u64,
+        /// Plans have none.
+        release: Option<IgnoredAny>,
     }
-    let Versioned { schema_version } = serde_json::from_slice(bytes).map_err(|error| format!("it is no record: {error}"))?;
+    let Versioned { schema_version, release } = serde_json::from_slice(bytes).map_err(|error| format!("it is no record: {error}"))?;
     if schema_version != u64::from(VERSION) {
         return Err(format!("its schema is version {schema_version}, and this roche reads version {VERSION}"));
+    }
+    if release.is_none() {
+        return Err("it is no record: it is of no release".to_owned());
     }
     serde_json::from_slice(bytes).map_err(|error| format!("it is no record: {error}"))
 }
@@ -282,7 +287,8 @@ mod tests {
         let table = [
             ("", "no record"),
             ("{\"schemaVersion\": 2}", "version 2"),
-            ("{\"schemaVersion\": 1}", "no record"),
+            ("{\"schemaVersion\": 1}", "of no release"),
+            ("{\"schemaVersion\": 1, \"release\": {}}", "no record"),
             ("[[[[", "no record"),
         ];
         for (at, (text, says)) in table.into_iter().enumerate() {
