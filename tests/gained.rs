@@ -1,7 +1,8 @@
 //! What a plan says that the image gains is what the image gains.
 //!
 //! Red when: a path that a release adds is not in its plan, or one of the plan is not added; a kind,
-//! an owner, a mode or a size that the plan names is another one in the image.
+//! an owner, a mode or a size that the plan names is another one in the image; the next plan on the same
+//! images has not learned what only they decide.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -97,10 +98,13 @@ on_every_daemon!(a_release_onto_an_image_adds_what_was_planned);
 fn a_release_onto_an_image_adds_what_was_planned(daemon: &Daemon) {
     for (runtime, more) in [("runtime-debian", &[][..]), ("runtime-busybox", &["libgcc_s.so.1"])] {
         let (project, tag, runtime) = (Project::example("json"), daemon.tag(), image(runtime));
-        let roche = || Roche::new(project.root()).on(daemon);
+        let state = tempfile::tempdir().unwrap();
+        let roche = || Roche::new(project.root()).on(daemon).env("XDG_STATE_HOME", state.path());
         let images = ["-b".to_owned(), image("build"), "-r".to_owned(), runtime.clone()];
         let plan = roche().arg("release").args(&images).tag(&tag).arg("--dry-run=json").run().succeeds();
-        roche().arg("release").args(&images).tag(&tag).run().succeeds();
+        let released = roche().arg("release").args(&images).tag(&tag).run().succeeds();
+        let said = if more.is_empty() { "as planned" } else { "was not planned" };
+        assert!(released.stderr.contains(said), "{}", released.story());
         let difference = roche().args(["diff", "--all", "--json", &runtime, &tag.name]).run().succeeds();
         let difference: Value = serde_json::from_slice(&difference.stdout).unwrap();
         let changed = difference["changed"].as_array().unwrap().iter().map(|change| &change["new"]);
@@ -118,5 +122,23 @@ fn a_release_onto_an_image_adds_what_was_planned(daemon: &Daemon) {
         // What the runtime lacks of the service's libraries comes on top, and nothing else.
         let top: Vec<&str> = there.keys().filter(|path| !planned.contains_key(**path)).copied().collect();
         assert!(top.iter().all(|path| more.iter().any(|name| path.ends_with(name))), "{top:?}");
+
+        // The next plan on the same images knows all of that, of an edit as well.
+        project.write("functions.rs", &Project::function("edited"));
+        let next = roche().arg("release").args(&images).tag(&tag).arg("--dry-run=json").run().succeeds();
+        let next = self::planned(&next.stdout);
+        let paths = |paths: &mut dyn Iterator<Item = &String>| paths.cloned().collect::<Vec<_>>();
+        let top = top.iter().map(|path| (*path).to_owned());
+        let mut expected: Vec<String> = planned.keys().cloned().chain(top).collect();
+        expected.sort();
+        assert_eq!(paths(&mut next.keys()), expected);
+        for (path, gained) in &next {
+            let file = there[path.as_str()];
+            assert_eq!(file["mode"], *gained.mode.as_ref().unwrap_or_else(|| panic!("{path} has no mode")), "{path}");
+            let known = gained.kind == "file" && path != "/app/roche-service";
+            assert_eq!(gained.size_bytes, known.then(|| file["sizeBytes"].as_u64().unwrap()), "{path}");
+        }
+        let again = roche().arg("release").args(&images).tag(&tag).run().succeeds();
+        assert!(again.stderr.contains("as planned"), "{}", again.story());
     }
 }
