@@ -63,6 +63,11 @@ pub trait Job: Send + Sync {
     /// Lists a folder of a result, sorted by name.
     async fn read_dir(&self, result: &Solved, path: &str) -> Result<Vec<FileInfo>, Error>;
 
+    /// Reads a regular file of a result; no link leads to `path`, which [`Job::read_dir`] has listed.
+    ///
+    /// Fails with [`Error::Resource`] where the file has more than `max_bytes`.
+    async fn read_file(&self, result: &Solved, path: &str, max_bytes: u64) -> Result<Vec<u8>, Error>;
+
     /// Ends the job with `result`: every output of the options is written.
     /// `config` is the image's OCI config (JSON) without `rootfs`; its `history` has an entry for
     /// every layer.
@@ -264,6 +269,11 @@ impl FileInfo {
     pub fn is_dir(&self) -> bool {
         self.mode & 0o170_000 == 0o040_000
     }
+}
+
+/// Says that a file is larger than it may be.
+pub(crate) fn too_large(path: &str, max_bytes: u64) -> Error {
+    Error::Resource(format!("{path} of the result has more than {max_bytes} bytes, which is all that is read of a file"))
 }
 
 /// Makes a channel for progress that holds at most `limit_bytes` of it, whatever the number of

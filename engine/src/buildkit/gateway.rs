@@ -3,6 +3,8 @@
 //! Invariant: every wait ends when the daemon is lost or ends the job by itself; `Control.Solve`
 //! lives exactly as long as the job, and dropping it is what cancels the daemon's work.
 
+mod read;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -328,6 +330,10 @@ impl Job for GatewayJob {
             .collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(files)
+    }
+
+    async fn read_file(&self, result: &Solved, path: &str, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        self.file(result, path, max_bytes).await
     }
 
     async fn export(self: Box<Self>, result: Solved, config: Vec<u8>) -> Result<Exported, Error> {

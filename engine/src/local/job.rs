@@ -170,6 +170,10 @@ impl Job for LocalJob {
         Ok(listed.collect())
     }
 
+    async fn read_file(&self, result: &Solved, path: &str, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        self.file(self.result(result)?, path, max_bytes).await
+    }
+
     async fn export(self: Box<Self>, result: Solved, config: Vec<u8>) -> Result<Exported, Error> {
         let made = self.result(&result)?;
         let mut exported = Exported::default();

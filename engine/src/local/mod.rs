@@ -25,6 +25,7 @@ mod key;
 mod layers;
 mod operate;
 mod output;
+mod read;
 mod report;
 mod result;
 mod room;

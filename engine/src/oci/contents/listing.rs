@@ -1,6 +1,7 @@
 //! Where the content of files ends that are only listed.
 //!
-//! Invariant: nothing of a file is kept but its size and digest; of those that are looked at, the first [`LOOK_BYTES`] are lent.
+//! Invariant: nothing of a file is kept but its size and digest; of those that are looked at, as much is lent as was asked for,
+//! and never of two files at a time.
 
 use std::io;
 
@@ -11,22 +12,19 @@ use crate::oci::layer::entries::Piece;
 use crate::oci::layer::read::hash_zeros;
 use crate::oci::layer::{Kind, Node, Sink};
 
-/// How much of a file is shown to a [`Look`].
-pub const LOOK_BYTES: usize = 64 << 10;
-
 /// Looks into files while they pass.
 pub trait Look {
-    /// Says whether the file at `path` (without a leading `/`) is of interest.
-    fn wants(&self, path: &[u8]) -> bool;
+    /// Says how many bytes of the file at `path` (without a leading `/`), which begins with `first`, are of interest.
+    fn wants(&self, path: &[u8], first: &[u8]) -> usize;
 
-    /// Takes the start of a file of the layer with this number, the lowest being 0.
+    /// Takes these bytes of a file of the layer with this number, the lowest being 0; fewer where the file has no more.
     fn take(&mut self, layer: usize, path: &[u8], start: &[u8]);
 }
 
 /// Looks into nothing.
 impl Look for () {
-    fn wants(&self, _: &[u8]) -> bool {
-        false
+    fn wants(&self, _: &[u8], _: &[u8]) -> usize {
+        0
     }
 
     fn take(&mut self, _: usize, _: &[u8], _: &[u8]) {}
@@ -50,25 +48,28 @@ impl Sink for Listing<'_> {
         path: &[u8],
         content: impl FnOnce(&mut dyn FnMut(Piece<'_>) -> io::Result<()>) -> Result<(), E>,
     ) -> io::Result<Result<Kind, E>> {
-        let wanted = self.look.wants(path);
-        let (mut hash, mut size_bytes, mut start) = (Sha256::new(), 0, Vec::new());
+        let (mut hash, mut size_bytes, mut start, mut wanted) = (Sha256::new(), 0, Vec::new(), 0);
+        let look = &*self.look;
         let result = content(&mut |piece| {
             match piece {
                 Piece::Data(bytes) => {
-                    if wanted && size_bytes == start.len() as u64 {
-                        start.extend_from_slice(&bytes[..bytes.len().min(LOOK_BYTES - start.len())]);
+                    if size_bytes == 0 {
+                        wanted = look.wants(path, bytes);
                     }
+                    start.extend_from_slice(&bytes[..bytes.len().min(wanted - start.len())]);
                     hash.update(bytes);
                     size_bytes += bytes.len() as u64;
                 }
                 Piece::Hole(length) => {
+                    let room = (wanted - start.len()) as u64;
+                    start.resize(start.len() + length.min(room) as usize, 0);
                     hash_zeros(&mut hash, length);
                     size_bytes += length;
                 }
             }
             Ok(())
         });
-        if wanted && result.is_ok() {
+        if wanted > 0 && result.is_ok() {
             self.look.take(self.layer, path, &start);
         }
         Ok(result.map(|()| Kind::File { size_bytes, digest: Digest::from_sha256(hash.finalize().into()) }))

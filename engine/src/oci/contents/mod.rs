@@ -15,7 +15,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use listing::{LOOK_BYTES, Look};
+pub use listing::Look;
 pub use open::{LayerFile, OpenImage};
 pub use overlay::{Contents, Lost, Shown};
 

@@ -216,16 +216,19 @@ fn limits_are_those_of_the_whole_image() {
 fn files_are_looked_into_where_that_is_wanted() {
     struct Keys(Vec<(usize, Vec<u8>, usize)>);
     impl Look for Keys {
-        fn wants(&self, path: &[u8]) -> bool {
-            path.ends_with(b".key")
+        fn wants(&self, path: &[u8], first: &[u8]) -> usize {
+            if path.ends_with(b".key") || first.starts_with(b"key") { 300_000 } else { 0 }
         }
         fn take(&mut self, layer: usize, path: &[u8], start: &[u8]) {
             self.0.push((layer, path.to_vec(), start.len()));
         }
     }
-    let long = "x".repeat(LOOK_BYTES + 5);
-    let layers = [Tar::new().file("a.key").content("secret").file("b").content("x"), Tar::new().file("c.key").content(&long)];
+    let long = "x".repeat(300_005);
+    let layers = [
+        Tar::new().file("a.key").content("secret").file("b").content("x").file("empty.key").content(""),
+        Tar::new().file("c.key").content(&long).file("d").content("key of a door"),
+    ];
     let mut keys = Keys(Vec::new());
     read(&image(layers.map(Tar::end).into(), |_| {}), Limits::default(), &mut keys).unwrap();
-    assert_eq!(keys.0, [(0, b"a.key".to_vec(), 6), (1, b"c.key".to_vec(), LOOK_BYTES)]);
+    assert_eq!(keys.0, [(0, b"a.key".to_vec(), 6), (1, b"c.key".to_vec(), 300_000), (1, b"d".to_vec(), 13)]);
 }

@@ -47,6 +47,21 @@ impl<'a> View<'a> {
         None
     }
 
+    /// Returns the layer with the content of the regular file at `path`, the bottom one being 0, and
+    /// the file's first name and size there.
+    pub(crate) fn file(&self, path: &[u8]) -> Option<(usize, &'a [u8], u64)> {
+        let (depth, node) = self.named(path)?;
+        let layer = self.layers[depth];
+        let name = match &node.kind {
+            Kind::Hardlink { to } => &to[..],
+            _ => layer.nodes.get_key_value(path)?.0,
+        };
+        match layer.node(path)?.kind {
+            Kind::File { size_bytes, .. } => Some((self.layers.len() - 1 - depth, name, size_bytes)),
+            _ => None,
+        }
+    }
+
     /// Returns what is in the folder `path`, by name; nothing where it is no folder.
     pub(crate) fn folder(&self, path: &[u8]) -> BTreeMap<&'a [u8], &'a Node> {
         let mut decided: BTreeMap<&[u8], &Node> = BTreeMap::new();
@@ -199,6 +214,7 @@ mod tests {
         let top = layer(&[("a", Kind::Whiteout)]);
         let view = View::new([&bottom, &top]);
         assert_eq!(view.node(b"c").unwrap().kind, file);
+        assert_eq!((view.file(b"c"), view.file(b"a")), (Some((0, &b"a"[..], 1)), None));
         let merged = view.merged();
         assert_eq!(merged.nodes[&b"b"[..]].kind, file);
         assert_eq!(merged.nodes[&b"c"[..]].kind, Kind::Hardlink { to: b"b".to_vec() });
