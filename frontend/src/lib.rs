@@ -13,7 +13,9 @@
 //! Everything after step 1 is pure. [`prepare`] does the same for build images, whose crates
 //! [`vendor`](vendor::vendor) brings together with the user's cargo. [`host`] finds this machine's
 //! own toolchain, for releases that need no build image ([`plan_on_host`](plan::plan_on_host)).
+//! [`crates`] reads what a released program was made of.
 
+pub mod crates;
 pub mod host;
 pub mod plan;
 pub mod prepare;

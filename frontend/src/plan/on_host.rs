@@ -147,14 +147,14 @@ mod tests {
             [
                 "32aba0009637 rustc 1.95.0",
                 "dbc4ac2c197e crates 7282bed9a11a",
-                "e60e9e9f7cb5 service template",
-                "61e786fa6587 compile dependencies",
-                "364f20a00257 forget the template's function",
-                "f67328f14b3f function functions.rs, lib.rs",
-                "eec6b270888b compile roche-service",
-                "26f2a12be68d test lib.rs",
-                "433c2cf31b27 lay out what the image gains",
-                "3ba115d52863 image files",
+                "1d3a3910c1de service template",
+                "bbe652505f64 compile dependencies",
+                "683d3edae3a1 forget the template's function",
+                "295f15f5ac52 function functions.rs, lib.rs",
+                "906d12c2bb18 compile roche-service",
+                "eb58fb82adc6 test lib.rs",
+                "bc282691526f lay out what the image gains",
+                "017ce5338537 image files",
             ]
         );
         let stages: Vec<Digest> = plan.stages.iter().flat_map(|stage| stage.vertices.clone()).collect();

@@ -57,7 +57,8 @@ pub(crate) fn folder(path: &str) -> FileActionKind {
 
 /// Lays out the files of the service template under `root`, a folder's path or nothing.
 pub(crate) fn template(root: &str) -> Vec<FileActionKind> {
-    let folders = ["", "/.cargo", "/runtime", "/runtime/src", "/src", "/src/app"].map(|path| format!("{root}{path}"));
+    let folders =
+        ["", "/.cargo", "/runtime", "/runtime/crates", "/runtime/src", "/src", "/src/app"].map(|path| format!("{root}{path}"));
     let folders = folders.iter().filter(|path| !path.is_empty()).map(|path| folder(path));
     let files = template::FILES.iter().map(|template| file(&format!("{root}/{}", template.path), template.mode, template.data));
     folders.chain(files).collect()

@@ -13,6 +13,8 @@
 //! 4. On a signal it stops accepting, requests in progress are answered, and
 //!    the process ends with 0.
 
+mod crates;
+
 use std::env;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -49,6 +51,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(5);
 /// Returns success after a signal. Returns failure, with one line on stderr,
 /// where `PORT` is not a port or its address cannot be listened on.
 pub fn serve(handler: fn() -> Server<()>) -> ExitCode {
+    crates::keep();
     match run(handler) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
