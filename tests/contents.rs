@@ -13,7 +13,9 @@ use std::process::Command;
 use roche_engine::oci::{Compression, compress};
 use serde_json::{Value, json};
 
-use crate::harness::{Daemon, Ended, Project, Roche, Tar, against_schema, docker_archive, image, layout, on_every_daemon};
+use crate::harness::{
+    Daemon, Ended, Project, Roche, Tar, against_schema, docker_archive, image, layout, list_of_crates, on_every_daemon, program,
+};
 
 const RUNTIMES: [&str; 4] = ["runtime-debian", "runtime-busybox", "runtime-musl", "runtime-distroless"];
 
@@ -225,6 +227,54 @@ fn layouts_and_archives_of_one_image_are_read_alike() {
         let same = roche(folder.path()).args(["diff", "--exit-code"]).args([&places[old], &places[new]]).run().succeeds();
         assert!(same.stdout_text().contains("layers: 2 of 2 and 2 are shared"), "{}", same.story());
     }
+}
+
+#[test]
+fn the_crates_of_programs_are_listed_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = |name: &str, version: &str| json!({"name": name, "version": version, "source": "crates.io"});
+    let image = |file: &str, packages: Vec<Value>, hidden: bool| {
+        let list = list_of_crates(&json!({"packages": packages, "format": 1}));
+        let first = Tar::default().entry(b'0', b"bin/app", 0o755, b"", &program(&list)).file("lib", "\x7fELF");
+        let second = Tar::default().file(if hidden { "bin/.wh.app" } else { "bin/other" }, "");
+        docker_archive(&folder.path().join(file), &[first.end(), second.end()], json!({}))
+    };
+    let mut build = package("build", "1.0.0");
+    build["kind"] = json!("build");
+    let old = image(
+        "old.tar",
+        vec![package("app", "1.0.0"), package("gone", "0.1.0"), package("moved", "1.0.0"), build.clone()],
+        false,
+    );
+    let new = image(
+        "new.tar",
+        vec![package("app", "1.0.0"), package("come", "2.0.0"), package("come", "3.0.0"), package("moved", "1.1.0"), build],
+        false,
+    );
+    let hidden = image("hidden.tar", vec![package("app", "1.0.0")], true);
+
+    let text = roche(folder.path()).args(["contents", "old.tar"]).run().succeeds().stdout_text();
+    assert!(text.contains("crates in /bin/app: 3, and 1 to build it\n  app 1.0.0\n  gone 0.1.0\n  moved 1.0.0\n"), "{text}");
+    let listed = contents(roche(folder.path()), &old);
+    assert_eq!(listed["programs"][0]["path"], "/bin/app");
+    assert_eq!(listed["programs"][0]["packages"][3]["kind"], "build");
+    assert_eq!(listed["programs"].as_array().unwrap().len(), 1);
+    assert_eq!(contents(roche(folder.path()), &hidden)["programs"], json!([]), "a program that is not shown has no crates");
+
+    let text = roche(folder.path()).arg("diff").args([&old, &new]).run().succeeds().stdout_text();
+    let crates =
+        "crates of /bin/app: 1 removed, 2 added, 1 changed\n- gone 0.1.0\n+ come 2.0.0\n+ come 3.0.0\n~ moved 1.0.0 to 1.1.0\n";
+    assert!(text.contains(crates), "{text}");
+    let difference = json_of(roche(folder.path()).args(["diff", "--json"]).args([&old, &new]).run(), "diff-1");
+    let expected = json!([{
+        "path": "/bin/app",
+        "removed": [{"name": "gone", "version": "0.1.0"}],
+        "added": [{"name": "come", "version": "2.0.0"}, {"name": "come", "version": "3.0.0"}],
+        "changed": [{"name": "moved", "old": "1.0.0", "new": "1.1.0"}],
+    }]);
+    assert_eq!(difference["crates"], expected);
+    let text = roche(folder.path()).arg("diff").args([&old, &old]).run().succeeds().stdout_text();
+    assert!(!text.contains("crates"), "{text}");
 }
 
 #[test]

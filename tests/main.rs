@@ -13,6 +13,7 @@ mod harness;
 
 mod accepted;
 mod bad_input;
+mod bill;
 mod cli;
 mod contents;
 mod crowd;
@@ -40,3 +41,4 @@ mod scenarios;
 mod secrets;
 mod standalone;
 mod tutorial;
+mod verify;

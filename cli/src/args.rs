@@ -27,6 +27,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Release the function in this folder as an image
     Release(Box<ReleaseArgs>),
+    /// Release twice from nothing, and say whether the two are the same
+    Verify(Box<VerifyArgs>),
     /// Write the digests of the images that releases stand on to roche.lock
     Lock(LockArgs),
     /// Write a function that builds
@@ -60,7 +62,7 @@ pub(crate) struct ReplacedArgs {
     pub(crate) rest: Vec<OsString>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct ReleaseArgs {
     /// Image to compile in: a Rust toolchain with the service under /app-build (`roche prepare`
     /// makes one); or `host`: this machine's own toolchain, with the embedded engine
@@ -93,6 +95,11 @@ pub(crate) struct ReleaseArgs {
     #[arg(long)]
     pub(crate) tzdata: bool,
 
+    /// Write what the program was made of to a file: spdx=FILE or cyclonedx=FILE; can be repeated
+    /// [env for the time in it: SOURCE_DATE_EPOCH] [default: none]
+    #[arg(long, value_name = "FORM=FILE", help_heading = "Output")]
+    pub(crate) sbom: Vec<OsString>,
+
     /// Show the plan on standard output and build nothing: text, json, dot, mermaid, html, llb or
     /// dockerfile [default without a value: text]
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
@@ -114,7 +121,7 @@ pub(crate) struct ReleaseArgs {
 }
 
 /// What may be asked for, and what has to be locked.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct PinArgs {
     /// Fail where roche.lock has not every image [default: no]
     #[arg(long, help_heading = "Building", conflicts_with = "pull")]
@@ -127,6 +134,48 @@ pub(crate) struct PinArgs {
     /// Both: --locked and --offline [default: no]
     #[arg(long, help_heading = "Building", conflicts_with = "pull")]
     pub(crate) frozen: bool,
+}
+
+/// What is released and where it is built, as for a release; nothing is kept of it.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Image to compile in, as for `roche release`
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(crate) buildimage: Option<String>,
+
+    /// Image that the service runs in, as for `roche release`
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(crate) runtime: Option<String>,
+
+    /// Name of the image, as for `roche release`; it is no part of the digest [default: verify]
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+
+    /// Label for the image's config, as for `roche release`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+
+    /// How the service is started, as for `roche release`
+    #[arg(long, value_name = "HOW")]
+    pub(crate) entrypoint: Option<String>,
+
+    /// Put this machine's time zones into the image, as for `roche release`
+    #[arg(long)]
+    pub(crate) tzdata: bool,
+
+    /// Print nothing but the digest; what differs is still said [default: no]
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+
+    /// How progress is shown, as for `roche release`
+    #[arg(long, value_name = "HOW", help_heading = "Output")]
+    pub(crate) progress: Option<ProgressMode>,
+
+    #[command(flatten)]
+    pub(crate) pins: PinArgs,
+
+    #[command(flatten)]
+    pub(crate) solve: SolveArgs,
 }
 
 #[derive(Debug, Args)]
@@ -217,7 +266,7 @@ pub(crate) struct OutputArgs {
 }
 
 /// Where and how it is built.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SolveArgs {
     /// BuildKit daemon: unix:///path or tcp://host:port [env: BUILDKIT_HOST]
     /// [default: the docker daemon of DOCKER_HOST, DOCKER_CONTEXT, the current docker context,

@@ -27,6 +27,7 @@ use crate::progress::{self, Display, Trace};
 use crate::record::{self, Recorder};
 use crate::report::{self, AddedFile, Report};
 use crate::require_cached::Watch;
+use crate::sbom::{self, Materials};
 use crate::{files, logins, note};
 
 /// Progress that may wait to be shown; a daemon that floods us waits for the terminal.
@@ -44,6 +45,10 @@ pub(crate) struct Build<'a> {
     recorder: Option<&'a Recorder<'a>>,
     /// Whether no step may run.
     require_cached: bool,
+    /// Which bills of materials are written.
+    sbom: sbom::Request,
+    /// Whether the user is told of the result.
+    is_told: bool,
 }
 
 /// What a command planned.
@@ -84,12 +89,14 @@ pub(crate) fn submitted(plan: &Plan, target: Edge, solve: &SolveArgs) -> Definit
 }
 
 /// What a build came to.
-struct Built {
-    planned: Planned,
+pub(crate) struct Built {
+    pub(crate) planned: Planned,
     added: Vec<AddedFile>,
     /// Where the image is not what was planned; absent where nobody planned its files.
     differences: Option<Vec<String>>,
-    exported: Exported,
+    /// What the program is made of, where somebody asked.
+    materials: Option<Materials>,
+    pub(crate) exported: Exported,
 }
 
 impl<'a> Build<'a> {
@@ -101,7 +108,8 @@ impl<'a> Build<'a> {
         environment: &'a Environment,
         backend: Backend,
     ) -> Self {
-        Self { args, request, names, environment, backend, recorder: None, require_cached: false }
+        let sbom = sbom::Request::default();
+        Self { args, request, names, environment, backend, recorder: None, require_cached: false, sbom, is_told: true }
     }
 
     /// Has a record of the build kept.
@@ -110,13 +118,28 @@ impl<'a> Build<'a> {
         Self { recorder: Some(recorder), ..self }
     }
 
+    /// Returns what keeps a record of it.
+    pub(crate) fn recorder(&self) -> Option<&'a Recorder<'a>> {
+        self.recorder
+    }
+
     /// Says whether no step may run.
     pub(crate) fn require_cached(self, require_cached: bool) -> Self {
         Self { require_cached, ..self }
     }
 
+    /// Asks for bills of materials.
+    pub(crate) fn with_sbom(self, sbom: sbom::Request) -> Self {
+        Self { sbom, ..self }
+    }
+
+    /// Keeps the result for the caller alone: no report, nothing on standard output.
+    pub(crate) fn untold(self) -> Self {
+        Self { is_told: false, ..self }
+    }
+
     /// Runs the build; `plan` is called once the job is open.
-    pub(crate) async fn run<P>(self, resources: JobOptions, plan: P) -> Result<(), Failure>
+    pub(crate) async fn run<P>(self, resources: JobOptions, plan: P) -> Result<Built, Failure>
     where
         P: AsyncFnOnce(&dyn Job) -> Result<Planned, Failure>,
     {
@@ -143,7 +166,8 @@ impl<'a> Build<'a> {
         let trace = record::look(&trace);
         let written = self.write_trace(&trace, when, started.elapsed());
         match result {
-            Ok(built) => written.and_then(|()| self.finish(built, &trace, started.elapsed())),
+            Ok(built) if self.is_told => written.and_then(|()| self.finish(built, &trace, started.elapsed())),
+            Ok(built) => Ok(built),
             Err(failure) => {
                 if let Err(unwritten) = written {
                     note(unwritten.message());
@@ -192,7 +216,7 @@ impl<'a> Build<'a> {
                 }
             }
         };
-        let (solved, added) = match solved {
+        let (solved, added, gained) = match solved {
             Err(refused) if refused.exit == Exit::Policy => {
                 // Nothing goes on once the refusal is told.
                 job.cancel().await;
@@ -200,16 +224,21 @@ impl<'a> Build<'a> {
             }
             solved => solved?,
         };
+        // Before the image is anywhere: one whose materials cannot be told is not released.
+        let materials = match self.sbom.is_asked() {
+            true => Some(Materials::read(&*job, &gained, &added, &self.sbom.architecture).await?),
+            false => None,
+        };
         let exported = job.export(solved, planned.config.clone()).await?;
         let mut differences = None;
         if let Some(recorder) = self.recorder {
             recorder.made(&exported, &self.request.outputs);
             differences = Some(recorder.gained(&added));
         }
-        Ok(Built { planned, added, differences, exported })
+        Ok(Built { planned, added, differences, materials, exported })
     }
 
-    fn finish(self, built: Built, trace: &Trace, elapsed: Duration) -> Result<(), Failure> {
+    fn finish(self, built: Built, trace: &Trace, elapsed: Duration) -> Result<Built, Failure> {
         // Not before: live progress would draw over them.
         if !self.args.quiet && self.request.display != Display::RawJson {
             built.planned.notices.iter().for_each(|notice| note(notice));
@@ -227,20 +256,27 @@ impl<'a> Build<'a> {
             display: self.request.display,
             elapsed,
         };
-        report.tell(self.args, self.environment)
+        if let Some(materials) = &built.materials {
+            let digest = report.digest().ok().map(|(_, digest)| digest);
+            self.sbom.write(self.names, digest, materials, &self.environment.folder)?;
+        }
+        report.tell(self.args, self.environment)?;
+        Ok(built)
     }
 }
 
-/// Solves what was planned, and lists what the image gains.
-async fn solve(job: &dyn Job, planned: &Planned) -> Result<(Solved, Vec<AddedFile>), Failure> {
+/// Solves what was planned, and lists what the image gains; returns the tree that has it, too.
+async fn solve(job: &dyn Job, planned: &Planned) -> Result<(Solved, Vec<AddedFile>, Solved), Failure> {
     let Some(overlay) = &planned.overlay else {
         let solved = job.solve(&planned.definition).await?;
         let added = added_files(job, &solved, &planned.added).await?;
-        return Ok((solved, added));
+        return Ok((solved.clone(), added, solved));
     };
     // What the image gains is listed while the image is put together from it.
     let tree = job.solve(overlay).await?;
-    tokio::try_join!(async { Ok(job.solve(&planned.definition).await?) }, overlaid_files(job, &tree))
+    let solving = async { Ok(job.solve(&planned.definition).await?) };
+    let (solved, added) = tokio::try_join!(solving, overlaid_files(job, &tree))?;
+    Ok((solved, added, tree))
 }
 
 /// Reads the sizes of the files that the image gained, a folder at a time.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::error::{Exit, Failure};
 
 /// The variables that are read, here or in the other crates; no other is kept.
-const READ: [&str; 27] = [
+const READ: [&str; 28] = [
     "BUILDKIT_HOST",
     "BUILDKIT_PROGRESS",
     "BUILDX_BUILDER",
@@ -28,6 +28,7 @@ const READ: [&str; 27] = [
     "ROCHE_KEEP_STORAGE",
     "RUSTUP_HOME",
     "RUSTUP_TOOLCHAIN",
+    "SOURCE_DATE_EPOCH",
     "TERM",
     "USERPROFILE",
     "XDG_CACHE_HOME",
@@ -39,6 +40,7 @@ const READ: [&str; 27] = [
 ];
 
 /// What the process finds around it.
+#[derive(Clone)]
 pub(crate) struct Environment {
     /// The variables of [`READ`] that are set.
     pub(crate) variables: BTreeMap<String, String>,

@@ -46,7 +46,9 @@ mod record;
 mod release;
 mod report;
 mod require_cached;
+mod sbom;
 mod text;
+mod verify;
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -104,6 +106,7 @@ fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Init(args) => init::run(args, &environment),
         Command::Release(args) => block_on(release::run(args, &environment)),
+        Command::Verify(args) => block_on(verify::run(args, &environment)),
         Command::Lock(args) => block_on(lock::run(args, &environment)),
         Command::Prepare(args) => block_on(prepare::run(args, &environment)),
         Command::Contents(args) => block_on(contents::run(args, &environment)),

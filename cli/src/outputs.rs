@@ -138,6 +138,8 @@ pub(crate) struct Request {
     pub(crate) cache_imports: Vec<CacheEntry>,
     pub(crate) cache_exports: Vec<CacheEntry>,
     pub(crate) display: Display,
+    /// Files that are written beside the outputs, and that no flag of [`OutputArgs`] names.
+    pub(crate) told: Vec<PathBuf>,
     /// Files that no output may overwrite.
     inputs: Vec<PathBuf>,
 }
@@ -177,8 +179,14 @@ impl Request {
             cache_imports: caches("--cache-from", &solve.cache_from)?,
             cache_exports: caches("--cache-to", &solve.cache_to)?,
             display: Display::resolve(args.progress, args.quiet, environment)?,
+            told: Vec::new(),
             inputs: settings.into_iter().chain(tls).collect(),
         })
+    }
+
+    /// Names an OCI archive in a folder of the command's own as the only output.
+    pub(crate) fn write_archive(&mut self, file: &Path) {
+        self.outputs = vec![Output::Archive { format: ArchiveFormat::Oci, dest: ArchiveDest::File(file.to_owned()) }];
     }
 
     /// Adds the output that is meant where none is named, and looks at every place that is
@@ -210,7 +218,8 @@ impl Request {
             self.inputs.iter().chain(inputs).map(|file| files::place(&environment.folder.join(file))).collect();
         let mut places = BTreeSet::new();
         let written = self.outputs.iter().filter_map(|output| Some((output.place()?, output.is_folder())));
-        let told = args.metadata_file.iter().chain(&args.iidfile).chain(&args.trace).map(|file| (file.as_path(), false));
+        let told = args.metadata_file.iter().chain(&args.iidfile).chain(&args.trace).chain(&self.told);
+        let told = told.map(|file| (file.as_path(), false));
         for (path, is_folder) in written.chain(told) {
             files::named_in_a_line(path.as_os_str())?;
             let path = environment.folder.join(path);
@@ -230,7 +239,7 @@ impl Request {
 }
 
 /// Refuses the flags that say where a result goes: a dry run has none.
-pub(crate) fn refuse_in_dry_run(args: &OutputArgs) -> Result<(), Failure> {
+pub(crate) fn refuse_in_dry_run(args: &OutputArgs, sbom: bool) -> Result<(), Failure> {
     let named = [
         ("-o", !args.output.is_empty()),
         ("--push", args.push),
@@ -238,6 +247,7 @@ pub(crate) fn refuse_in_dry_run(args: &OutputArgs) -> Result<(), Failure> {
         ("--metadata-file", args.metadata_file.is_some()),
         ("--iidfile", args.iidfile.is_some()),
         ("--trace", args.trace.is_some()),
+        ("--sbom", sbom),
     ];
     match named.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Failure::say(Exit::Usage, format!("{flag} does not go with --dry-run: a dry run writes nothing"))
@@ -478,8 +488,9 @@ mod tests {
             OutputArgs { iidfile: file(), ..args(&[]) },
         ];
         for args in table {
-            assert!(refuse_in_dry_run(&args).unwrap_err().render().contains("writes nothing"), "{args:?}");
+            assert!(refuse_in_dry_run(&args, false).unwrap_err().render().contains("writes nothing"), "{args:?}");
         }
-        assert!(refuse_in_dry_run(&OutputArgs { quiet: true, ..args(&[]) }).is_ok());
+        assert!(refuse_in_dry_run(&OutputArgs { quiet: true, ..args(&[]) }, false).is_ok());
+        assert!(refuse_in_dry_run(&args(&[]), true).is_err());
     }
 }

@@ -11,7 +11,7 @@ use roche_frontend::release::{self, BuildImage, Flags, Image, Release, Runtime};
 
 use crate::args::ReleaseArgs;
 use crate::backend::Backend;
-use crate::build::{Build, Planned};
+use crate::build::{Build, Built, Planned};
 use crate::document::Subject;
 use crate::environment::Environment;
 use crate::error::Failure;
@@ -21,14 +21,29 @@ use crate::logins::Logins;
 use crate::outputs::{self, Request};
 use crate::progress::Display;
 use crate::record::Recorder;
+use crate::sbom::{self, Wanted};
 use crate::{backend, dry_run, note};
+
+/// A release whose settings are decided.
+#[derive(Clone, Copy)]
+pub(crate) struct Decided<'a> {
+    pub(crate) project: &'a Project,
+    pub(crate) release: &'a Release,
+    pub(crate) pins: &'a Pins,
+    pub(crate) args: &'a ReleaseArgs,
+    pub(crate) environment: &'a Environment,
+    /// Whether the user is told what is going on.
+    pub(crate) narrate: bool,
+}
 
 /// Releases the function in the current folder, or shows the plan of its release.
 pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result<(), Failure> {
     let flags = flags(args);
-    let request = Request::parse(&args.output, &args.solve, environment)?;
+    let mut request = Request::parse(&args.output, &args.solve, environment)?;
+    let wanted = args.sbom.iter().map(|text| Wanted::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    request.told = wanted.iter().map(|wanted| wanted.file.clone()).collect();
     if let Some(form) = args.dry_run {
-        outputs::refuse_in_dry_run(&args.output)?;
+        outputs::refuse_in_dry_run(&args.output, !wanted.is_empty())?;
         dry_run::check(form, environment)?;
     }
     let project = Project::read(&environment.folder)?;
@@ -37,65 +52,74 @@ pub(crate) async fn run(args: &ReleaseArgs, environment: &Environment) -> Result
     let backend = backend::find(&args.solve, pins.offline, environment);
     let embedded = backend.as_ref().is_ok_and(|backend| backend.embedded);
     let release = release::resolve(&flags, &environment.variables, embedded, &project, &|| logins.tell())?;
-    if !args.output.quiet && request.display != Display::RawJson {
+    let narrate = !args.output.quiet && request.display != Display::RawJson;
+    if narrate {
         project.notices.iter().for_each(|notice| note(notice));
     }
     if let Some(form) = args.dry_run {
         return dry_run::run(form, &project, &release, &pins, backend, args, environment).await;
     }
 
-    let narrate = !args.output.quiet && request.display != Display::RawJson;
     let recorder = Recorder::begin(&project, &release, args, environment, narrate);
-    let released = released(&project, &release, &pins, request, backend, args, environment, &recorder).await;
+    let decided = Decided { project: &project, release: &release, pins: &pins, args, environment, narrate };
+    let released = decided.released(request, wanted, backend, &recorder).await;
     recorder.end(&released);
     released
 }
 
-/// Releases what was decided.
-#[expect(clippy::too_many_arguments, reason = "each was decided by itself, and nothing else is made of them")]
-async fn released(
-    project: &Project,
-    release: &Release,
-    pins: &Pins,
-    mut request: Request,
-    backend: Result<Backend, Failure>,
-    args: &ReleaseArgs,
-    environment: &Environment,
-    recorder: &Recorder<'_>,
-) -> Result<(), Failure> {
-    let backend = backend?;
-    let narrate = !args.output.quiet && request.display != Display::RawJson;
-    if let Some(notice) = backend.notice.as_ref().filter(|_| narrate) {
-        note(notice);
-    }
-    request.settle(&args.output, backend.has_store, project.folder(), &inputs(project, environment), environment)?;
-    let build = Build::new(&args.output, request, &release.tags, environment, backend);
-    let build = build.recorded(recorder).require_cached(args.require_cached);
-    let planned = |plan: &Plan| {
-        let planned = Planned::of(plan, &args.solve);
-        let (definition, unresolved, unknown) = (planned.definition.clone(), Vec::new(), BTreeSet::new());
-        recorder.planned(&Subject { project, release, plan, definition, unresolved, unknown });
-        planned
-    };
-    match &release.build_image {
-        BuildImage::Image(image) => {
-            build
-                .run(JobOptions::default(), async |job: &dyn Job| {
-                    recorder.identified(job.identity());
-                    Ok(planned(&plan(job, image, project, release, pins, mode(args)).await?))
-                })
-                .await
+impl Decided<'_> {
+    /// Releases to the outputs that the request names.
+    async fn released(
+        &self,
+        mut request: Request,
+        wanted: Vec<Wanted>,
+        backend: Result<Backend, Failure>,
+        recorder: &Recorder<'_>,
+    ) -> Result<(), Failure> {
+        let Self { project, release, args, environment, .. } = *self;
+        let backend = backend?;
+        if let Some(notice) = backend.notice.as_ref().filter(|_| self.narrate) {
+            note(notice);
         }
-        BuildImage::Host(_) => {
-            let machine = Machine::look(release.tzdata, environment, narrate, pins.offline).await?;
-            recorder.materials(machine.materials());
-            build
-                .run(machine.resources(), async |job: &dyn Job| {
-                    recorder.identified(job.identity());
-                    let runtime = runtime(job, release, pins, mode(args)).await?;
-                    Ok(planned(&machine.plan(project, release, runtime.as_ref())?))
-                })
-                .await
+        request.settle(&args.output, backend.has_store, project.folder(), &inputs(project, environment), environment)?;
+        let sbom = sbom::Request::new(wanted, &release.platform.architecture, environment)?;
+        let build = Build::new(&args.output, request, &release.tags, environment, backend).with_sbom(sbom);
+        self.made(build.recorded(recorder).require_cached(args.require_cached)).await.map(drop)
+    }
+
+    /// Builds it: with its build image, or with this machine's own toolchain.
+    pub(crate) async fn made(&self, build: Build<'_>) -> Result<Built, Failure> {
+        let Self { project, release, pins, args, environment, narrate } = *self;
+        let recorder = build.recorder();
+        let planned = |job: &dyn Job, plan: &Plan| {
+            let planned = Planned::of(plan, &args.solve);
+            if let Some(recorder) = recorder {
+                recorder.identified(job.identity());
+                let (definition, unresolved, unknown) = (planned.definition.clone(), Vec::new(), BTreeSet::new());
+                recorder.planned(&Subject { project, release, plan, definition, unresolved, unknown });
+            }
+            planned
+        };
+        match &release.build_image {
+            BuildImage::Image(image) => {
+                build
+                    .run(JobOptions::default(), async |job: &dyn Job| {
+                        Ok(planned(job, &plan(job, image, project, release, pins, mode(args)).await?))
+                    })
+                    .await
+            }
+            BuildImage::Host(_) => {
+                let machine = Machine::look(release.tzdata, environment, narrate, pins.offline).await?;
+                if let Some(recorder) = recorder {
+                    recorder.materials(machine.materials());
+                }
+                build
+                    .run(machine.resources(), async |job: &dyn Job| {
+                        let runtime = runtime(job, release, pins, mode(args)).await?;
+                        Ok(planned(job, &machine.plan(project, release, runtime.as_ref())?))
+                    })
+                    .await
+            }
         }
     }
 }

@@ -87,7 +87,7 @@ impl Report<'_> {
     }
 
     /// The manifest's digest; where the store has no manifests, the image's id.
-    fn digest(&self) -> Result<(&'static str, &str), Failure> {
+    pub(crate) fn digest(&self) -> Result<(&'static str, &str), Failure> {
         let response = &self.exported.response;
         let manifest = response.get(DIGEST).map(|digest| ("digest", digest.as_str()));
         manifest.or_else(|| response.get(CONFIG_DIGEST).map(|digest| ("image id", digest.as_str()))).ok_or_else(|| {

@@ -14,7 +14,7 @@ use roche_engine::oci::{Compression, compress};
 use serde_json::{Value, json};
 
 use super::{DEAD, SECOND, Table, shell};
-use crate::harness::{Ended, Roche, Tar, config, docker_archive, head, layout, mebibytes, summed};
+use crate::harness::{Ended, Roche, Tar, config, docker_archive, head, layout, list_of_crates, mebibytes, program, summed};
 
 fn roche(dir: &Path) -> Roche {
     Roche::new(dir).env("DOCKER_HOST", DEAD).arg("contents")
@@ -197,6 +197,79 @@ fn layers_that_are_none_are_refused() {
         docker_archive(&dir.path().join("a.tar"), &[bytes], json!({}));
         let ended = roche(dir.path()).arg("a.tar").run();
         table.fails(input, "layer", &ended, &[code], &["layer 1 of 1"], SECOND);
+    }
+    table.end();
+}
+
+#[test]
+fn lists_of_crates_that_lie_are_refused_and_the_rest_is_shown() {
+    let mut table = Table::new("hostile lists of crates");
+    let dir = tempfile::tempdir().unwrap();
+    let package = |name: &str| json!({"name": name, "version": "1.0.0\u{1b}[2J", "source": "x"});
+    let many = |count: usize| list_of_crates(&json!({"packages": vec![package("a"); count]}));
+    let zeros = {
+        let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        (0..64).for_each(|_| packed.write_all(&[b' '; 1 << 20]).unwrap());
+        packed.finish().unwrap()
+    };
+    let whole = list_of_crates(&json!({"packages": [package("a")]}));
+    let refused: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("64 MiB of spaces", zeros, "more than 4194304 bytes"),
+        ("1,000,000 packages", many(1_000_000), "more than 4194304 bytes"),
+        (
+            "20,001 packages",
+            list_of_crates(&json!({"packages": vec![json!({"name": "", "version": "", "source": ""}); 20_001]})),
+            "more than 20000 packages",
+        ),
+        ("no zlib", b"PK\x03\x04".to_vec(), "malformed"),
+        ("zlib cut short", whole[..whole.len() / 2].to_vec(), "malformed"),
+        ("no JSON", list_of_crates(&json!("a")), "malformed"),
+        ("other JSON", list_of_crates(&json!({"packages": {"a": 1}})), "malformed"),
+        (
+            "a package that is not there",
+            list_of_crates(&json!({"packages": [{"name": "a", "version": "1", "source": "x", "dependencies": [7]}]})),
+            "malformed",
+        ),
+        ("nested without end", list_of_crates(&json!({"packages": [], "x": "["})), "crates in"),
+    ];
+    for (input, section, said) in refused {
+        let tar = Tar::default().entry(b'0', b"bin/x", 0o755, b"", &program(&section)).file("f", "x");
+        docker_archive(&dir.path().join("a.tar"), &one(tar), json!({}));
+        for (flags, word) in [(&["--all"][..], said), (&["--json"], if said == "crates in" { "packages" } else { said })] {
+            let ended = roche(dir.path()).args(flags).arg("a.tar").run();
+            // Lines are wrapped, and a list that is empty is one.
+            let flat = ended.stdout_text().split_whitespace().collect::<Vec<_>>().join(" ");
+            table.rule(input, flags[0], &ended, flat.contains(word), "the reason is not said");
+            table.succeeds(input, flags[0], &ended, &[b"/f"], SECOND);
+            table.rule(input, flags[0], &ended, is_printable(&ended), "standard output is not printable");
+            table.rule(input, flags[0], &ended, ended.peak_memory_bytes < mebibytes(128), "it takes 128 MiB");
+        }
+    }
+    // What is no program with a list says nothing.
+    let silent: Vec<(&str, Vec<u8>)> = vec![
+        ("an empty section", program(b"")),
+        ("ELF and nothing else", b"\x7fELF".to_vec()),
+        ("ELF of ones", [b"\x7fELF\x02\x01".as_slice(), &[0xff; 4096]].concat()),
+        ("a program cut short", program(&whole)[..100].to_vec()),
+    ];
+    for (input, bytes) in silent {
+        docker_archive(&dir.path().join("a.tar"), &one(Tar::default().entry(b'0', b"x", 0o755, b"", &bytes)), json!({}));
+        let ended = roche(dir.path()).arg("a.tar").run();
+        table.succeeds(input, "text", &ended, &[b"/x"], SECOND);
+        table.rule(input, "text", &ended, !ended.stdout_text().contains("crates"), "a list is shown");
+    }
+    let names = list_of_crates(&json!({"packages": [package("\u{1b}]0;title\u{7}\u{202e}"), package(&"n".repeat(5000))]}));
+    docker_archive(&dir.path().join("a.tar"), &one(Tar::default().entry(b'0', b"x", 0o755, b"", &program(&names))), json!({}));
+    docker_archive(&dir.path().join("b.tar"), &one(Tar::default()), json!({}));
+    for line in [
+        &["contents", "--all", "a.tar"][..],
+        &["contents", "--json", "a.tar"],
+        &["diff", "--all", "a.tar", "b.tar"],
+        &["diff", "--json", "a.tar", "b.tar"],
+    ] {
+        let ended = Roche::new(dir.path()).env("DOCKER_HOST", DEAD).args(line).run();
+        table.succeeds("hostile names", &line[..2].join(" "), &ended, &[b"1.0.0"], SECOND);
+        table.rule("hostile names", &line[..2].join(" "), &ended, is_printable(&ended), "standard output is not printable");
     }
     table.end();
 }

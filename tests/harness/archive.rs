@@ -3,8 +3,10 @@
 //! Invariant: digests are right, so that what a test breaks is the only thing that is wrong.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use flate2::write::ZlibEncoder;
 use roche_engine::Digest;
 use serde_json::{Value, json};
 
@@ -73,6 +75,34 @@ impl Tar {
     pub(crate) fn end(self) -> Vec<u8> {
         [self.0, vec![0; 1024]].concat()
     }
+}
+
+/// A program with nothing in it but a section of cargo-auditable's.
+pub(crate) fn program(section: &[u8]) -> Vec<u8> {
+    const NAMES: &[u8] = b"\0.names\0.dep-v0\0";
+    let at = 64 + NAMES.len() as u64;
+    let table = at + section.len() as u64;
+    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+    bytes.resize(64, 0);
+    bytes[0x28..0x30].copy_from_slice(&table.to_le_bytes());
+    for (place, number) in [(0x3a, 64u16), (0x3c, 3), (0x3e, 1)] {
+        bytes[place..place + 2].copy_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(NAMES);
+    bytes.extend_from_slice(section);
+    bytes.extend_from_slice(&[0; 64]);
+    for (name, offset, size) in [(1u64, 64, NAMES.len() as u64), (8, at, section.len() as u64)] {
+        let words = [name | 1 << 32, 0, 0, offset, size, 0, 0, 0];
+        bytes.extend(words.iter().flat_map(|word: &u64| word.to_le_bytes()));
+    }
+    bytes
+}
+
+/// A list of crates as cargo-auditable writes it.
+pub(crate) fn list_of_crates(json: &Value) -> Vec<u8> {
+    let mut packed = ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(json.to_string().as_bytes()).expect("memory takes everything");
+    packed.finish().expect("memory takes everything")
 }
 
 /// The head of an entry in the ustar format.

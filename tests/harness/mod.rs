@@ -47,7 +47,7 @@ mod schema;
 mod site;
 mod trace;
 
-pub(crate) use archive::{Tar, config, docker_archive, head, layout, summed};
+pub(crate) use archive::{Tar, config, docker_archive, head, layout, list_of_crates, program, summed};
 pub(crate) use browser::Browser;
 pub(crate) use build_image::{Sleeping, dated_2100, with_cargo};
 pub(crate) use campaign::{Campaign, Random, cells};

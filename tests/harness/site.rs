@@ -117,6 +117,12 @@ impl Site {
         self.set(call.arg("--iidfile").arg(stand.out().join("id")), stand)
     }
 
+    /// `roche verify` of the project.
+    pub(crate) fn twice(&self, stand: &Stand) -> Roche {
+        let call = Roche::new(&self.project()).args(["verify", "--builder", "embedded", "-b", &self.build, "-r", &self.runtime]);
+        self.set(call, stand)
+    }
+
     /// `roche cache verify`, which must find nothing damaged.
     #[track_caller]
     pub(crate) fn verify(&self, stand: &Stand, user: Option<u32>) {

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use roche_engine::buildkit::{Address, Buildkit, Protocol};
 use roche_engine::local::{KeepStorage, Local, LocalOptions};
 use roche_engine::oci::RegistryOptions;
-use roche_engine::solver::{ArchiveDest, ArchiveFormat, Export, JobOptions, Solver, progress_channel};
+use roche_engine::solver::{ArchiveDest, ArchiveFormat, Export, Job, JobOptions, Solved, Solver, progress_channel};
 use roche_engine::{Definition, Error};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -33,6 +33,9 @@ const CONFIG: &[u8] =
     br#"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]},"history":[]}"#;
 /// How much progress is kept until it is read.
 const PROGRESS_BYTES: u32 = 1 << 20;
+/// How many files of a result's top folder are read one by one, and how large they may be.
+const READ_FILES: usize = 2;
+const READ_BYTES: u64 = 64 << 10;
 /// How long one definition may take; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -172,16 +175,46 @@ async fn outcome(solver: &dyn Solver, definition: &Definition, mut options: JobO
     let dest = ArchiveDest::File(archive.to_owned());
     options.exports = vec![Export::Archive { format: ArchiveFormat::Tar, names: Vec::new(), dest }];
     let slow = || Failed { kind: Kind::Other("time".to_owned()), message: format!("no end after {PATIENCE:?}") };
-    let solved = tokio::time::timeout(PATIENCE, export(solver, definition, options)).await.map_err(|_| slow())?;
+    let solved = tokio::time::timeout(PATIENCE, export(solver, definition, options, archive)).await.map_err(|_| slow())?;
     solved.map_err(|error| Failed { kind: kind(&error), message: message(&error) })
 }
 
-async fn export(solver: &dyn Solver, definition: &Definition, options: JobOptions) -> Result<(), Error> {
+/// Reads some files of a result one by one.
+async fn read(job: &dyn Job, result: &Solved) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let mut files = Vec::new();
+    for info in job.read_dir(result, "/").await? {
+        let is_file = info.mode & 0o170_000 == 0o100_000;
+        if is_file && info.size_bytes <= READ_BYTES && info.name.is_ascii() && files.len() < READ_FILES {
+            let content = job.read_file(result, &info.name, READ_BYTES).await?;
+            if info.size_bytes > 0 {
+                let refused = job.read_file(result, &info.name, info.size_bytes - 1).await;
+                assert!(matches!(refused, Err(Error::Resource(_))), "{}: {refused:?}", info.name);
+            }
+            files.push((info.name, content));
+        }
+    }
+    Ok(files)
+}
+
+/// Fails where a file that was read is another one in the archive.
+fn compare(read: &[(String, Vec<u8>)], archive: &Path) -> Result<(), Error> {
+    let tar = fs::read(archive).map_err(|source| Error::File { path: archive.to_owned(), source })?;
+    let tree = Tree::of_tar(&tar).map_err(Error::Integrity)?;
+    match read.iter().find(|(name, content)| !tree.holds(name, content)) {
+        Some((name, content)) => Err(Error::Integrity(format!("{name} was read as {:?}", content.escape_ascii().to_string()))),
+        None => Ok(()),
+    }
+}
+
+async fn export(solver: &dyn Solver, definition: &Definition, options: JobOptions, archive: &Path) -> Result<(), Error> {
     let (progress, mut receiver) = progress_channel(PROGRESS_BYTES);
     let reader = tokio::spawn(async move { while receiver.recv().await.is_some() {} });
     let job = solver.open(options, progress).await?;
     let result = match job.solve(definition).await {
-        Ok(solved) => job.export(solved, CONFIG.to_vec()).await.map(drop),
+        Ok(solved) => {
+            let read = read(&*job, &solved).await?;
+            job.export(solved, CONFIG.to_vec()).await.and_then(|_| compare(&read, archive))
+        }
         Err(error) => {
             job.cancel().await;
             Err(error)

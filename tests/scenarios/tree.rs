@@ -77,6 +77,18 @@ impl Tree {
         Err("the tar has no end".to_owned())
     }
 
+    /// Says whether a file has this content, under this name or as another name of a file that has.
+    pub(super) fn holds(&self, path: &str, content: &[u8]) -> bool {
+        let named = self.0.get(path.as_bytes());
+        let file = match named {
+            Some(entry) if entry.kind == b'1' => {
+                self.0.iter().find(|(path, _)| shown(path) == entry.what).map(|(_, entry)| entry)
+            }
+            other => other,
+        };
+        file.is_some_and(|entry| entry.kind == b'0' && entry.what == content_shown(content))
+    }
+
     /// Returns the tree's lines; a path in `timed` has its time.
     pub(super) fn lines(&self, timed: impl Fn(&str) -> bool) -> Vec<String> {
         let lines = self.0.iter().map(|(path, entry)| {
@@ -127,8 +139,7 @@ fn entry(header: &[u8], content: &[u8], pax: &BTreeMap<String, Vec<u8>>) -> Resu
     let link = pax.get("linkpath").map_or_else(|| until_nul(&header[157..257]), Vec::as_slice);
     let kind = if header[156] == 0 { b'0' } else { header[156] };
     let what = match kind {
-        b'0' if content.len() <= SHOWN_BYTES => format!("\"{}\"", content.escape_ascii()),
-        b'0' => format!("{} {}", content.len(), Digest::of(content).short()),
+        b'0' => content_shown(content),
         b'1' => shown(trimmed(link)),
         b'2' => shown(link),
         b'3' | b'4' => format!("{}:{}", number(&header[329..337])?, number(&header[337..345])?),
@@ -144,6 +155,14 @@ fn entry(header: &[u8], content: &[u8], pax: &BTreeMap<String, Vec<u8>>) -> Resu
     let owner = (id("uid", &header[108..116])?, id("gid", &header[116..124])?);
     let mode = u32::try_from(number(&header[100..108])? & 0o7777).expect("twelve bits fit");
     Ok((trimmed(&path).to_vec(), Entry { kind, mode, owner, seconds, what, xattrs: xattrs.collect() }))
+}
+
+/// Writes a file's content.
+fn content_shown(content: &[u8]) -> String {
+    if content.len() <= SHOWN_BYTES {
+        return format!("\"{}\"", content.escape_ascii());
+    }
+    format!("{} {}", content.len(), Digest::of(content).short())
 }
 
 /// Reads PAX records, `LENGTH KEY=VALUE\n`.

@@ -11,6 +11,7 @@ use roche_engine::oci::layer::{Kind, Node};
 use roche_frontend::project::secrets::{Verdict, is_looked_into, verdict_of};
 
 use super::config::{Settings, without_secrets};
+use super::programs::{self, Programs};
 
 /// Something that is worth a look.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,19 +66,30 @@ pub(crate) struct Looks {
     keys: BTreeSet<(usize, Vec<u8>)>,
     /// The texts of passwd and group, by layer and path.
     tables: BTreeMap<(usize, Vec<u8>), Vec<u8>>,
+    /// Programs that say what they were made of.
+    pub(super) programs: Programs,
 }
+
+/// How much of a table or of what may be a key is looked at.
+const LOOK_BYTES: usize = 64 << 10;
 
 const PASSWD: &[u8] = b"etc/passwd";
 const GROUP: &[u8] = b"etc/group";
 
 impl Look for Looks {
-    fn wants(&self, path: &[u8]) -> bool {
-        path == PASSWD || path == GROUP || is_looked_into(&String::from_utf8_lossy(name(path)))
+    fn wants(&self, path: &[u8], first: &[u8]) -> usize {
+        if path == PASSWD || path == GROUP || is_looked_into(&String::from_utf8_lossy(name(path))) {
+            LOOK_BYTES
+        } else {
+            programs::wants(first)
+        }
     }
 
     fn take(&mut self, layer: usize, path: &[u8], start: &[u8]) {
         if path == PASSWD || path == GROUP {
             self.tables.insert((layer, path.to_vec()), start.to_vec());
+        } else if programs::wants(start) > 0 {
+            self.programs.take(layer, path, start);
         } else if matches!(verdict_of(&String::from_utf8_lossy(name(path)), start), Verdict::LeaveOut(_)) {
             self.keys.insert((layer, path.to_vec()));
         }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::config::without_secrets;
 use super::examine::FindingKind;
 use super::text::bytes;
-use super::{Examined, Finding};
+use super::{Examined, Finding, Program};
 
 /// Renders everything, or the files of one layer alone.
 pub(super) fn render(examined: &Examined, layer: Option<usize>) -> String {
@@ -63,6 +63,7 @@ pub(super) fn render(examined: &Examined, layer: Option<usize>) -> String {
         },
         "wasted": lost,
         "findings": examined.findings.iter().map(finding).collect::<Vec<_>>(),
+        "programs": examined.programs.iter().map(Program::json).collect::<Vec<_>>(),
     });
     // A million files are written one by one: as values of their own they would take gigabytes.
     let mut text = serde_json::to_string_pretty(&head).expect("a JSON value is always written");
@@ -90,7 +91,7 @@ pub(super) fn render(examined: &Examined, layer: Option<usize>) -> String {
 }
 
 /// Returns a path with a `/` in front, as text and, where that is not all of it, as bytes.
-fn path_fields(path: &[u8]) -> Map<String, Value> {
+pub(super) fn path_fields(path: &[u8]) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("path".to_owned(), json!(format!("/{}", String::from_utf8_lossy(path))));
     if std::str::from_utf8(path).is_err() {

@@ -2,7 +2,8 @@
 //!
 //! 1. [`open`] finds the image: a file, an engine's store, a registry.
 //! 2. The engine reads its layers, [`examine`] judges what it finds.
-//! 3. [`text`] or [`json`] shows it.
+//! 3. [`programs`] knows what the programs in it were made of.
+//! 4. [`text`] or [`json`] shows it.
 //!
 //! Invariant: nothing that an image's author wrote reaches the terminal unescaped, and the value of what looks like a secret is
 //! never shown.
@@ -11,6 +12,7 @@ mod config;
 mod examine;
 mod json;
 mod open;
+mod programs;
 mod text;
 
 use roche_engine::oci::contents::{Contents, Limits, OpenImage, read};
@@ -23,6 +25,7 @@ use config::Settings;
 use examine::{Finding, Looks, Owners};
 pub(crate) use json::file_fields;
 use open::{Held, open};
+pub(crate) use programs::Program;
 pub(crate) use text::{letters, owner};
 
 /// An image that was read.
@@ -36,6 +39,8 @@ pub(crate) struct Examined {
     pub(crate) contents: Contents,
     pub(crate) owners: Owners,
     pub(crate) findings: Vec<Finding>,
+    /// What it shows that says what it was made of.
+    pub(crate) programs: Vec<Program>,
 }
 
 /// Shows what an image contains.
@@ -73,5 +78,6 @@ pub(crate) async fn examined(
     let settings = Settings::read(&image.config_bytes);
     let owners = looks.owners(&contents);
     let findings = examine::findings(&contents, &settings, &image.config, &looks);
-    Ok(Examined { name, found_in, image, settings, contents, owners, findings })
+    let programs = looks.programs.shown(&contents);
+    Ok(Examined { name, found_in, image, settings, contents, owners, findings, programs })
 }

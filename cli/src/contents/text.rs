@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use roche_engine::oci::layer::{Kind, Node};
+use roche_frontend::crates;
 
 use super::config::without_secrets;
 use super::examine::{FindingKind, Owners};
-use super::{Examined, Finding};
+use super::{Examined, Finding, Program};
 use crate::args::ContentsArgs;
 use crate::columns::{WIDE, cut, escaped, fit, left, path, right, taken, wrapped};
 use crate::text::{one_line, size};
@@ -38,6 +39,7 @@ pub(super) fn render(examined: &Examined, args: &ContentsArgs, width: usize) -> 
     page.tree(examined, if args.all { usize::MAX } else { args.depth });
     page.biggest(examined);
     page.wasted(examined);
+    page.programs(&examined.programs);
     page.findings(&examined.findings);
     page.out
 }
@@ -232,6 +234,29 @@ impl Page {
             self.line_with_note(&size(lost.size_bytes), &path(&lost.path), &what);
         }
         self.more(lost.len(), most, "--all");
+    }
+
+    fn programs(&mut self, programs: &[Program]) {
+        for program in programs {
+            let name = path(&program.path);
+            let list = match &program.crates {
+                Ok(list) => list,
+                Err(reason) => {
+                    self.heading(&format!("crates in {name}: unknown"));
+                    wrapped(&one_line(reason), self.width - 2).iter().for_each(|line| self.line(&format!("  {line}")));
+                    continue;
+                }
+            };
+            let (inside, building) = (list.of_kind(crates::Kind::Runtime).count(), list.of_kind(crates::Kind::Build).count());
+            let building = if building > 0 { format!(", and {building} to build it") } else { String::new() };
+            self.heading(&format!("crates in {name}: {inside}{building}"));
+            let most = if self.all { usize::MAX } else { SECTION };
+            for package in list.of_kind(crates::Kind::Runtime).take(most) {
+                let line = cut(&one_line(&format!("{} {}", package.name, package.version)), self.width - 2);
+                self.line(&format!("  {line}"));
+            }
+            self.more(inside, most, "--all");
+        }
     }
 
     fn findings(&mut self, findings: &[Finding]) {

@@ -10,6 +10,7 @@ use roche_engine::oci::contents::{Contents, Shown};
 use roche_engine::oci::layer::{Kind, Node};
 use serde_json::Value;
 
+use super::crates::CratesChange;
 use crate::contents::Examined;
 
 /// How two images differ.
@@ -19,6 +20,8 @@ pub(crate) struct Difference<'a> {
     pub(crate) removed: Vec<Shown<'a>>,
     pub(crate) changed: Vec<Change<'a>>,
     pub(crate) config: Vec<ConfigChange>,
+    /// By program.
+    pub(crate) crates: Vec<CratesChange<'a>>,
     /// How many layers both have.
     pub(crate) shared_layers: usize,
     /// How many bytes of files each shows.
@@ -47,7 +50,7 @@ impl<'a> Difference<'a> {
     /// Compares two images.
     pub(crate) fn between(was: &'a Examined, is: &'a Examined) -> Self {
         let ids = |examined: &Examined| examined.image.layers.iter().map(|layer| layer.diff_id).collect::<BTreeSet<Digest>>();
-        let mut config = config(&was.settings.value, &is.settings.value);
+        let mut config = self::config(&was.settings.value, &is.settings.value);
         let platforms = [was, is].map(|examined| examined.image.config.platform.to_string());
         if platforms[0] != platforms[1] {
             let [was, is] = platforms.map(|platform| Some(Value::from(platform)));
@@ -56,7 +59,8 @@ impl<'a> Difference<'a> {
         let files = Files::between(&was.contents, &is.contents);
         let shared_layers = ids(was).intersection(&ids(is)).count();
         let sizes = [&was.contents, &is.contents].map(total);
-        Self { added: files.added, removed: files.removed, changed: files.changed, config, shared_layers, sizes }
+        let crates = super::crates::between(&was.programs, &is.programs);
+        Self { added: files.added, removed: files.removed, changed: files.changed, config, crates, shared_layers, sizes }
     }
 
     /// Says whether there is none.
@@ -101,7 +105,7 @@ impl<'a> Files<'a> {
 }
 
 /// Says in what two nodes differ.
-fn differing(was: &Node, is: &Node) -> Vec<&'static str> {
+pub(crate) fn differing(was: &Node, is: &Node) -> Vec<&'static str> {
     let mut what = Vec::new();
     let mut note = |differs: bool, word: &'static str| {
         if differs {
@@ -121,7 +125,7 @@ fn differing(was: &Node, is: &Node) -> Vec<&'static str> {
 }
 
 /// Compares settings one by one, variables and labels each by itself.
-fn config(was: &Value, is: &Value) -> Vec<ConfigChange> {
+pub(crate) fn config(was: &Value, is: &Value) -> Vec<ConfigChange> {
     let (was, is) = (flat(was), flat(is));
     let keys: BTreeSet<&String> = was.iter().chain(&is).map(|(key, _)| key).collect();
     let value = |settings: &[(String, Value)], key: &str| settings.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());

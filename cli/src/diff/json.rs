@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::compare::Difference;
+use super::crates::CratesChange;
 use crate::contents::{Examined, file_fields};
 
 /// Renders the difference.
@@ -34,6 +35,7 @@ pub(super) fn render(was: &Examined, is: &Examined, difference: &Difference<'_>)
         "sharedLayers": difference.shared_layers,
         "differs": !difference.is_none(),
         "config": difference.config.iter().map(|change| json!({"key": change.key, "old": change.was, "new": change.is})).collect::<Vec<_>>(),
+        "crates": difference.crates.iter().map(CratesChange::json).collect::<Vec<_>>(),
         "added": difference.added.iter().map(file).collect::<Vec<_>>(),
         "removed": difference.removed.iter().map(file).collect::<Vec<_>>(),
         "changed": changed.collect::<Vec<_>>(),

@@ -7,6 +7,7 @@
 //! Invariant: content decides, never times: two images with the same files differ in nothing.
 
 mod compare;
+mod crates;
 mod json;
 mod text;
 
@@ -16,6 +17,7 @@ use crate::contents::examined;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use compare::Difference;
+pub(crate) use compare::{config, differing};
 
 /// Shows how two images differ.
 pub(crate) async fn run(args: &DiffArgs, environment: &Environment) -> Result<(), Failure> {

@@ -13,6 +13,9 @@ use crate::columns::{WIDE, cut, escaped, fit, left, path, right, taken};
 use crate::contents::{Examined, letters, owner};
 use crate::text::{one_line, size as bytes};
 
+/// Lines of crates of one program.
+const CRATES: usize = 20;
+
 /// Renders the difference.
 pub(super) fn render(was: &Examined, is: &Examined, difference: &Difference<'_>, all: bool, width: usize) -> String {
     let mut out = String::new();
@@ -59,6 +62,15 @@ pub(super) fn render(was: &Examined, is: &Examined, difference: &Difference<'_>,
     }
     for change in &difference.changed {
         line(changed(change, was, is, width));
+    }
+    for change in &difference.crates {
+        line(format!("\n{}", cut(&change.heading(), width)));
+        let lines = change.lines();
+        let most = if all { usize::MAX } else { CRATES };
+        lines.iter().take(most).for_each(|text| line(cut(&one_line(text), width)));
+        if lines.len() > most {
+            line(cut(&format!("  and {} more: --all", lines.len() - most), width));
+        }
     }
     out
 }

@@ -50,6 +50,17 @@ impl Pins {
         Ok(Self { lock, locked: args.locked || args.frozen, offline: args.offline || args.frozen })
     }
 
+    /// Locks what was found for as long as this is kept, so that a tag that moves is the same image.
+    pub(crate) fn keep(&mut self, bases: &[BaseImage], platform: &Platform) {
+        for base in bases {
+            let (reference, platform) = (base.reference.to_string(), platform.to_string());
+            if let (Some(digest), None) = (base.digest, self.lock.find(&reference, &platform)) {
+                let config = String::from_utf8_lossy(&base.config).into_owned();
+                self.lock.put(reference, platform, Locked { digest, config });
+            }
+        }
+    }
+
     /// Returns the locked image. Where there is none and `--locked` says that there must be, that is
     /// refused.
     pub(crate) fn pinned(&self, image: &Image, platform: &Platform) -> Result<Option<BaseImage>, Failure> {

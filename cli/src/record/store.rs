@@ -212,7 +212,8 @@ fn understood<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
         /// Plans have none.
         release: Option<IgnoredAny>,
     }
-    let Versioned { schema_version, release } = serde_json::from_slice(bytes).map_err(|error| format!("it is no record: {error}"))?;
+    let Versioned { schema_version, release } =
+        serde_json::from_slice(bytes).map_err(|error| format!("it is no record: {error}"))?;
     if schema_version != u64::from(VERSION) {
         return Err(format!("its schema is version {schema_version}, and this roche reads version {VERSION}"));
     }
