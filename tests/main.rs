@@ -22,6 +22,7 @@ mod dockerfile;
 mod embedded;
 mod explain;
 mod failures;
+mod forecast;
 mod forms;
 mod fresh;
 mod full;

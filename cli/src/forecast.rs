@@ -57,7 +57,7 @@ impl Outlook {
         }
         let none = || Self::Unknown("no release on record ran on this daemon".to_owned());
         // A daemon is asked who it is only where that can be of use.
-        if !Records::of(environment).and_then(|records| records.list().ok()).is_some_and(|names| !names.is_empty()) {
+        if Records::of(environment).and_then(|records| records.list().ok()).is_none_or(|names| names.is_empty()) {
             return none();
         }
         let identity = match identity {

@@ -154,7 +154,7 @@ impl Report<'_> {
     /// How many vertices were cached, and which ran.
     fn steps(&self) -> String {
         let total = self.definition.vertices().len();
-        let ran = self.trace.executed(self.definition);
+        let ran = self.trace.executed(self.definition, self.backend.embedded);
         let mut said = format!("{} of {total} cached", total - ran.len());
         for (i, (vertex, trace)) in ran.iter().enumerate() {
             let separator = if i == 0 { "; ran " } else { ", " };

@@ -135,6 +135,16 @@ impl Site {
         assert!(said.contains(", 0 damaged") || nothing, "{}", verified.story());
     }
 
+    /// The build image and the runtime image.
+    pub(crate) fn images(&self) -> (&str, &str) {
+        (&self.build, &self.runtime)
+    }
+
+    /// A call of the program in the project, with a stand's cache and home.
+    pub(crate) fn call(&self, stand: &Stand) -> Roche {
+        self.set(Roche::new(&self.project()), stand)
+    }
+
     fn set(&self, call: Roche, stand: &Stand) -> Roche {
         let call = call.env("XDG_CACHE_HOME", stand.cache()).env("TMPDIR", stand.temporary());
         call.env("HOME", &stand.root).program(&self.program())
@@ -198,6 +208,11 @@ impl Stand {
     /// The folder of caches, `roche` in it being the engine's.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("cache")
+    }
+
+    /// The home of whoever releases.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.root.clone()
     }
 
     /// The folder of outputs.

@@ -172,14 +172,15 @@ impl Trace {
 
     /// Returns the vertices of a definition that were executed, inputs first.
     ///
-    /// Solvers say of a vertex that is taken from a cache that it was cached, and of what it was
+    /// Daemons say of a vertex that is taken from a cache that it was cached, and of what it was
     /// made of that it started and completed: only its cache key was computed. So a vertex was
-    /// executed if it was not cached and something that needs its result was executed, too.
-    pub(crate) fn executed<'d>(&self, definition: &'d Definition) -> Vec<(&'d Vertex, &VertexTrace)> {
+    /// executed if it was not cached and something that needs its result was executed, too. The
+    /// `embedded` engine says of every vertex whether it ran.
+    pub(crate) fn executed<'d>(&self, definition: &'d Definition, embedded: bool) -> Vec<(&'d Vertex, &VertexTrace)> {
         let mut needed = BTreeSet::from([definition.target().vertex]);
         let mut executed = Vec::new();
         for vertex in definition.vertices().collect::<Vec<_>>().into_iter().rev() {
-            if !needed.contains(&vertex.digest) {
+            if !embedded && !needed.contains(&vertex.digest) {
                 continue;
             }
             if let Some(trace) = self.vertex(vertex.digest).filter(|trace| !trace.cached && trace.started.is_some()) {

@@ -12,8 +12,8 @@ use crate::forecast::{Cause, Expected, Forecast, Found};
 use crate::local::store::Limits;
 use crate::local::{KeepStorage, Local, LocalOptions, architecture};
 use crate::oci::RegistryOptions;
-use crate::op::{Copy, Diff, Edge, File, Merge, Metadata, Mkfile, Op, Platform, Rm, Source};
-use crate::solver::{Export, Exported, JobOptions, LocalDir, Solver as _, progress_channel};
+use crate::op::{Copy, Diff, Edge, File, Merge, Metadata, Mkfile, Op, OpKind, Platform, Rm, Source};
+use crate::solver::{Export, Exported, HostTree, JobOptions, LocalDir, Solver as _, progress_channel};
 use crate::{Definition, Digest, Error, Graph};
 
 /// A clock on which no two things happen at once.
@@ -89,7 +89,9 @@ impl World {
 
     fn options(&self) -> JobOptions {
         let dir = LocalDir { path: self.folder.path().join("source"), admits: Arc::new(|_, _| true), content: None };
+        let machine = HostTree { digest: Digest::of(b"machine"), entries: Vec::new() };
         JobOptions {
+            host_trees: [("machine".to_owned(), machine)].into(),
             locals: [("source".to_owned(), dir)].into(),
             oci_layouts: [("mine".to_owned(), self.folder.path().join("layout"))].into(),
             ..JobOptions::default()
@@ -109,11 +111,13 @@ impl World {
         };
         add(Op::on(Platform::new("linux", architecture()), image), random.below(8) == 0, &mut made);
         add(Source::local("source").into(), random.below(8) == 0, &mut made);
+        // What they take away is for the last merge to show.
+        let mut differences: Vec<Edge> = Vec::new();
         for _ in 0..3 + random.below(5) {
             let ignored = random.below(16) == 0;
             let (one, other) = (made[random.below(made.len())], made[random.below(made.len())]);
             let file = |content: usize| Mkfile::new("/made", 0o644, ["p", "q", "r"][content]);
-            let op = match random.below(6) {
+            let op: Op = match random.below(6) {
                 0 => File::chain(None, [file(random.below(3)).into()]).into(),
                 1 => File::chain(Some(one), [file(random.below(3)).into()]).into(),
                 2 => File::chain(Some(one), [Copy::new(other, "/", "/copied").into()]).into(),
@@ -125,8 +129,10 @@ impl World {
                 4 => Merge { inputs: vec![one, other] }.into(),
                 _ => Diff { lower: Some(one), upper: Some(other) }.into(),
             };
-            add(op, ignored, &mut made);
+            let is_difference = matches!(op.kind, OpKind::Diff(_));
+            add(op, ignored, if is_difference { &mut differences } else { &mut made });
         }
+        made.extend(differences);
         let all = graph.add(Merge { inputs: made }, Metadata::default()).unwrap();
         graph.definition(all.into())
     }
@@ -192,8 +198,8 @@ async fn a_cause_is_named_and_nothing_is_made() {
     let ignored = add(File::chain(None, [Mkfile::new("/a", 0o644, "a").into()]).into(), true);
     let fresh = add(File::chain(None, [Mkfile::new("/b", 0o644, "b").into()]).into(), false);
     let behind = add(File::chain(Some(fresh.into()), [Rm::new("/b").into()]).into(), false);
-    let empty = add(Merge { inputs: Vec::new() }.into(), false);
-    let inputs = [image, tagged, layout, strange, ignored, behind, empty].map(Edge::from).into();
+    let machine = add(Source::local("machine").into(), false);
+    let inputs = [image, tagged, layout, strange, ignored, behind, machine].map(Edge::from).into();
     let all = add(Merge { inputs }.into(), false);
     let forecast = local(&root).forecast(&graph.definition(all.into()), &world.options()).await.unwrap().unwrap();
     let expected = [
@@ -203,7 +209,7 @@ async fn a_cause_is_named_and_nothing_is_made() {
         (ignored, Expected::Runs(Cause::IgnoresCache)),
         (fresh, Expected::Runs(Cause::New)),
         (behind, Expected::Runs(Cause::Behind(fresh))),
-        (empty, Expected::Cached(Found::Inputs)),
+        (machine, Expected::Cached(Found::Here)),
         (all, Expected::Runs(Cause::Behind(image))),
     ];
     for (vertex, expected) in expected {

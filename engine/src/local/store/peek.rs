@@ -261,6 +261,7 @@ mod tests {
         let error = Peek::open(folder.path(), "single").unwrap_err().to_string();
         assert!(error.contains("written by a newer version"), "{error}");
         drop(store);
+        fs::remove_file(folder.path().join("index.db-wal")).unwrap();
         fs::write(folder.path().join("index.db"), b"x".repeat(5000)).unwrap();
         assert_eq!(Peek::open(folder.path(), "single").unwrap().outputs(&key("a")).unwrap(), None);
         fs::remove_file(folder.path().join("index.db")).unwrap();
