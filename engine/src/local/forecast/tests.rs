@@ -12,7 +12,7 @@ use crate::forecast::{Cause, Expected, Forecast, Found};
 use crate::local::store::Limits;
 use crate::local::{KeepStorage, Local, LocalOptions, architecture};
 use crate::oci::RegistryOptions;
-use crate::op::{Copy, Diff, Edge, File, Merge, Metadata, Mkfile, Op, OpKind, Platform, Rm, Source};
+use crate::op::{Copy, Diff, Edge, File, Merge, Metadata, Mkfile, Op, Platform, Rm, Source};
 use crate::solver::{Export, Exported, HostTree, JobOptions, LocalDir, Solver as _, progress_channel};
 use crate::{Definition, Digest, Error, Graph};
 
@@ -111,8 +111,6 @@ impl World {
         };
         add(Op::on(Platform::new("linux", architecture()), image), random.below(8) == 0, &mut made);
         add(Source::local("source").into(), random.below(8) == 0, &mut made);
-        // What they take away is for the last merge to show.
-        let mut differences: Vec<Edge> = Vec::new();
         for _ in 0..3 + random.below(5) {
             let ignored = random.below(16) == 0;
             let (one, other) = (made[random.below(made.len())], made[random.below(made.len())]);
@@ -129,10 +127,8 @@ impl World {
                 4 => Merge { inputs: vec![one, other] }.into(),
                 _ => Diff { lower: Some(one), upper: Some(other) }.into(),
             };
-            let is_difference = matches!(op.kind, OpKind::Diff(_));
-            add(op, ignored, if is_difference { &mut differences } else { &mut made });
+            add(op, ignored, &mut made);
         }
-        made.extend(differences);
         let all = graph.add(Merge { inputs: made }, Metadata::default()).unwrap();
         graph.definition(all.into())
     }

@@ -103,6 +103,10 @@ impl<'c, 'p> Copier<'c, 'p> {
             }
         }
         let seen = self.seen(from)?;
+        // The layer of a difference, where it is mounted alone, shows what it takes away.
+        if matches!(seen.device, Some(Kind::Char { major: 0, minor: 0 })) {
+            return Ok(());
+        }
         let is_folder = seen.kind == FileType::Directory;
         if !include && !is_folder {
             return Ok(());
