@@ -14,7 +14,6 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use roche_engine::forecast::{Cause, Expected, Forecast, Found};
-use roche_engine::op::OpKind;
 use roche_engine::solver::JobOptions;
 use roche_engine::{Definition, Digest};
 
@@ -90,7 +89,8 @@ impl Outlook {
     ) -> document::Forecast {
         let say =
             |state: &str, reason: &str| document::Forecast { state: state.to_owned(), reason: reason.to_owned(), behind: None };
-        let ignores = vertex.metadata.ignore_cache && !matches!(vertex.op.kind, OpKind::Source(_));
+        // Old daemons find what takes nothing in, told or not.
+        let ignores = vertex.metadata.ignore_cache && !vertex.op.kind.inputs().is_empty();
         match self {
             Self::Exact(forecast) => match forecast.get(&vertex.digest) {
                 Some(Expected::Cached(found)) => say("cached", here(*found)),

@@ -69,6 +69,16 @@ impl VertexTrace {
         self.started.is_some() && self.completed.is_none()
     }
 
+    /// Says whether it started to do something and was not cached.
+    fn ran(&self) -> bool {
+        self.started.is_some() && !self.cached
+    }
+
+    /// Says of a vertex that takes something in whether it ran: of such a one a start is no mere question.
+    pub(crate) fn ran_by_itself(&self, vertex: &Vertex) -> bool {
+        self.ran() && !vertex.op.kind.inputs().is_empty()
+    }
+
     /// Returns how long the vertex ran, up to `now` where it still does.
     pub(crate) fn elapsed(&self, now: SystemTime) -> Duration {
         let current = self.started.filter(|_| self.completed.is_none()).and_then(|started| now.duration_since(started).ok());
@@ -172,18 +182,15 @@ impl Trace {
 
     /// Returns the vertices of a definition that were executed, inputs first.
     ///
-    /// Daemons say of a vertex that is taken from a cache that it was cached, and of what it was
-    /// made of that it started and completed: only its cache key was computed. So a vertex was
-    /// executed if it was not cached and something that needs its result was executed, too. The
-    /// `embedded` engine says of every vertex whether it ran.
+    /// Daemons say of a vertex without inputs that it started and completed where only its cache key was computed: such a
+    /// vertex was executed if it was not cached and something that needs its result was executed. Of one with inputs they say
+    /// so only where it ran, and the `embedded` engine of every vertex.
     pub(crate) fn executed<'d>(&self, definition: &'d Definition, embedded: bool) -> Vec<(&'d Vertex, &VertexTrace)> {
         let mut needed = BTreeSet::from([definition.target().vertex]);
         let mut executed = Vec::new();
         for vertex in definition.vertices().collect::<Vec<_>>().into_iter().rev() {
-            if !embedded && !needed.contains(&vertex.digest) {
-                continue;
-            }
-            if let Some(trace) = self.vertex(vertex.digest).filter(|trace| !trace.cached && trace.started.is_some()) {
+            let Some(trace) = self.vertex(vertex.digest).filter(|trace| trace.ran()) else { continue };
+            if embedded || needed.contains(&vertex.digest) || trace.ran_by_itself(vertex) {
                 executed.push((vertex, trace));
                 needed.extend(vertex.op.kind.inputs().iter().map(|edge| edge.vertex));
             }
@@ -289,6 +296,31 @@ mod tests {
             logs: vec![LogProgress { vertex: digest, stream: 2, data: data.to_vec(), timestamp: at(11) }],
             ..Progress::default()
         }
+    }
+
+    #[test]
+    fn a_step_that_started_was_executed_and_a_source_where_that_needs_it() {
+        use roche_engine::Graph;
+        use roche_engine::op::{Exec, Metadata, Source};
+        let mut graph = Graph::new();
+        let source = graph.add(Source::image("docker.io/library/a:1"), Metadata::named("source")).unwrap();
+        let one = graph.add(Exec::new(source, "/", &["one"]), Metadata::named("one")).unwrap();
+        let two = graph.add(Exec::new(one, "/", &["two"]), Metadata::named("two")).unwrap();
+        let definition = graph.definition(two.into());
+        let executed = |ran: &[Digest], embedded| {
+            let mut trace = Trace::default();
+            for digest in [source, one, two] {
+                let mut told = vertex(digest, at(10), at(11));
+                told.vertices[0].cached = !ran.contains(&digest);
+                trace.fold(told);
+            }
+            trace.executed(&definition, embedded).into_iter().map(|(vertex, _)| vertex.name()).collect::<Vec<_>>()
+        };
+        assert!(executed(&[source], false).is_empty(), "only its cache key was computed");
+        assert_eq!(executed(&[source], true), ["source"]);
+        // The step gave what it gave before, so that what takes it in was found.
+        assert_eq!(executed(&[source, one], false), ["source", "one"]);
+        assert_eq!(executed(&[source, one, two], false), ["source", "one", "two"]);
     }
 
     #[test]

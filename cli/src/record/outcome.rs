@@ -42,33 +42,32 @@ impl Course<'_> {
         states.into_iter().map(outcome).collect()
     }
 
-    /// Goes from the target to its inputs. A solver that looks for results only as they are needed says of what a cached vertex
-    /// was made of that it started and completed, too: only its cache key was computed.
+    /// Goes from the target to its inputs. A daemon that looks for results only as they are needed says of a source that it
+    /// started and completed where only its cache key was computed: it ran if something that ran needed it.
     fn states(&self) -> BTreeMap<Digest, &'static str> {
         let mut needed = BTreeSet::from([self.definition.target().vertex]);
         let mut states = BTreeMap::new();
         let vertices: Vec<_> = self.definition.vertices().collect();
         for vertex in vertices.iter().rev() {
             let trace = self.trace.vertex(vertex.digest);
-            let asked = self.embedded || needed.contains(&vertex.digest);
+            let asked =
+                self.embedded || needed.contains(&vertex.digest) || trace.is_some_and(|trace| trace.ran_by_itself(vertex));
             let state = if asked { self.state(trace) } else { "cached" };
             if state != "cached" {
                 needed.extend(vertex.op.kind.inputs().iter().map(|edge| edge.vertex));
             }
             states.insert(vertex.digest, state);
         }
-        if self.embedded {
-            let mut moved = BTreeSet::new();
-            for vertex in vertices {
-                let behind = vertex.op.kind.inputs().iter().any(|edge| moved.contains(&edge.vertex));
-                let state = states.get_mut(&vertex.digest).expect("every vertex has a state");
-                if *state == "ran" || behind {
-                    moved.insert(vertex.digest);
-                }
-                // What it stands on had to run, and came out as it was known.
-                if *state == "cached" && behind {
-                    *state = "unchanged";
-                }
+        let mut moved = BTreeSet::new();
+        for vertex in vertices {
+            let behind = vertex.op.kind.inputs().iter().any(|edge| moved.contains(&edge.vertex));
+            let state = states.get_mut(&vertex.digest).expect("every vertex has a state");
+            if *state == "ran" || behind {
+                moved.insert(vertex.digest);
+            }
+            // What it stands on had to run, and came out as it was known.
+            if *state == "cached" && behind {
+                *state = "unchanged";
             }
         }
         states
@@ -131,8 +130,9 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_s_inputs_of_what_is_cached_did_not_run() {
-        assert_eq!(states(["ran", "ran", "cached"], false, true), ["cached", "cached", "cached"]);
+    fn a_daemon_s_source_ran_where_it_was_needed_and_a_step_where_it_started() {
+        assert_eq!(states(["ran", "", "cached"], false, true), ["cached", "cached", "cached"]);
+        assert_eq!(states(["ran", "ran", "cached"], false, true), ["ran", "ran", "unchanged"]);
         assert_eq!(states(["ran", "cached", "ran"], false, true), ["cached", "cached", "ran"]);
         assert_eq!(states(["ran", "ran", "ran"], false, true), ["ran", "ran", "ran"]);
         assert_eq!(states(["", "", ""], false, true), ["cached", "cached", "cached"]);
