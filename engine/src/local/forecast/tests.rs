@@ -12,7 +12,7 @@ use crate::forecast::{Cause, Expected, Forecast, Found};
 use crate::local::store::Limits;
 use crate::local::{KeepStorage, Local, LocalOptions, architecture};
 use crate::oci::RegistryOptions;
-use crate::op::{Copy, Diff, Edge, File, Merge, Metadata, Mkfile, Op, Platform, Rm, Source};
+use crate::op::{Copy, Diff, Edge, File, FileActionKind, Merge, Metadata, Mkfile, Op, Platform, Rm, Source};
 use crate::solver::{Export, Exported, HostTree, JobOptions, LocalDir, Solver as _, progress_channel};
 use crate::{Definition, Digest, Error, Graph};
 
@@ -177,6 +177,34 @@ async fn what_is_foretold_as_cached_is_and_what_runs_has_a_cause() {
         }
     }
     assert!(counts.cached > 100 && counts.ran > 100 && counts.unchanged > 10, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_vertices_share_is_cached_for_neither() {
+    let world = World::new().await;
+    let local = local(&world.folder.path().join("store"));
+    let mut graph = Graph::new();
+    let mut file = |base: Option<Edge>, kinds: Vec<FileActionKind>| -> Edge {
+        graph.add(File::chain(base, kinds), Metadata::default()).unwrap().into()
+    };
+    // Made otherwise, they hold the same: what is made of either is one result.
+    let one = file(None, vec![Mkfile::new("/a", 0o644, "a").into()]);
+    let other =
+        file(None, vec![Mkfile::new("/b", 0o644, "b").into(), Rm::new("/b").into(), Mkfile::new("/a", 0o644, "a").into()]);
+    let on = [one, other].map(|base| file(Some(base), vec![Mkfile::new("/c", 0o644, "c").into()]));
+    let merged = |graph: &mut Graph, inputs: [Edge; 2]| {
+        let all = graph.add(Merge { inputs: inputs.into() }, Metadata::default()).unwrap();
+        graph.definition(all.into())
+    };
+    let (bases, both) = (merged(&mut graph, [one, other]), merged(&mut graph, on));
+    solve(&local, &bases, world.options()).await.unwrap();
+    let forecast = local.forecast(&both, &world.options()).await.unwrap().unwrap();
+    assert!(on.iter().all(|edge| forecast[&edge.vertex] == Expected::Runs(Cause::New)), "{forecast:?}");
+    let (cached, _) = solve(&local, &both, world.options()).await.unwrap();
+    assert_eq!([one, other].map(|edge| cached[&edge.vertex]), [true, true]);
+    assert_eq!(on.map(|edge| cached[&edge.vertex]), [false, false]);
+    let (cached, _) = solve(&local, &both, world.options()).await.unwrap();
+    assert!(cached.values().all(|cached| *cached), "{cached:?}");
 }
 
 #[tokio::test]
