@@ -66,7 +66,7 @@ fn in_folder(root: &Path) -> Paths {
                 kind: kind.to_owned(),
                 owner: names.get(&metadata.uid()).map_or_else(|| metadata.uid().to_string(), |name| (*name).to_owned()),
                 mode: Some(format!("{:04o}", metadata.mode() & 0o7777)),
-                size_bytes: metadata.is_file().then(|| metadata.len()),
+                size_bytes: metadata.is_file().then_some(metadata.len()),
             };
             paths.insert(format!("/{}", path.strip_prefix(root).expect("it lies in it").display()), gained);
         }
@@ -124,7 +124,7 @@ fn a_release_onto_an_image_adds_what_was_planned(daemon: &Daemon) {
         assert!(top.iter().all(|path| more.iter().any(|name| path.ends_with(name))), "{top:?}");
 
         // The next plan on the same images knows all of that, of an edit as well.
-        project.write("functions.rs", &Project::function("edited"));
+        project.write("functions.rs", Project::function("edited"));
         let next = roche().arg("release").args(&images).tag(&tag).arg("--dry-run=json").run().succeeds();
         let next = self::planned(&next.stdout);
         let paths = |paths: &mut dyn Iterator<Item = &String>| paths.cloned().collect::<Vec<_>>();
