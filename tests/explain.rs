@@ -102,6 +102,9 @@ impl Stage<'_> {
 /// What is expected of a cause: its kind, what it is about, and words of its sentence.
 type Expected<'a> = &'a [(&'a str, &'a str, &'a str)];
 
+/// What is changed between two releases.
+type Change<'a> = &'a dyn Fn(&mut Stage<'_>);
+
 /// Fails unless the causes are these, in any order.
 #[track_caller]
 fn check(stage: &Stage<'_>, expected: Expected<'_>) -> String {
@@ -131,7 +134,7 @@ fn one_change_each_is_named_and_nothing_else() {
     let bench = Bench::new();
     let mut campaign = Campaign::start("explain: one change each");
     let mut number = 0;
-    let mut row = |name: &str, before: &dyn Fn(&mut Stage<'_>), change: &dyn Fn(&mut Stage<'_>), expected: Expected<'_>| {
+    let mut row = |name: &str, before: Change<'_>, change: Change<'_>, expected: Expected<'_>| {
         number += 1;
         let expected = expected.to_vec();
         campaign.cell(name.to_owned(), |_| {
@@ -184,7 +187,7 @@ fn one_change_each_is_named_and_nothing_else() {
     row("an edit is taken back", &edited, &|stage| stage.write("functions.rs", FUNCTION), &[file("functions.rs", "at line 1")]);
 
     // What no release is made of.
-    let nothings: [(&str, &dyn Fn(&mut Stage<'_>)); 15] = [
+    let nothings: [(&str, Change<'_>); 15] = [
         ("nothing at all", &|_| ()),
         ("the function's time", &|stage| {
             let file = File::options().write(true).open(stage.project.path("functions.rs")).unwrap();

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::harness::{Ended, OwnRegistry, Project, Roche, against_schema, busybox, layer, tools, unique};
 
 const CARGO: &str = "[ \"$1\" = build ] || exit 0
-grep -rq FAIL src && exit 7
+grep -rq FAIL src && { echo it fails; exit 7; }
 grep -rq SLEEP src && { echo asleep; sleep 600; }
 build-service";
 
@@ -116,7 +116,11 @@ fn every_release_leaves_a_record_that_keeps_the_published_schema() {
         (state("compile"), state("image files"), state("build image")),
         ("failed".into(), "cancelled".into(), "cached".into())
     );
-    assert_eq!(place.last()["release"]["error"]["exitCode"], 1);
+    let error = &place.last()["release"]["error"];
+    assert_eq!(
+        (error["exitCode"].as_u64(), error["message"].as_str()),
+        (Some(1), Some("step \"compile roche-service\" failed with exit status 7"))
+    );
 
     place.project.write("functions.rs", "SLEEP\n");
     let running = place.release().args(["--progress", "plain"]).start();

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use roche_engine::oci::Reference;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -96,6 +97,11 @@ pub(crate) fn when(text: &str) -> String {
     format!("{}Z", whole.replacen('T', " ", 1))
 }
 
+/// Writes an image's name as people do, without what is the same for all.
+pub(crate) fn familiar(name: &str) -> String {
+    name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
+
 /// Counts vertices by what came of them.
 fn counts(document: &brief::Document) -> [(&'static str, usize); 5] {
     ["ran", "unchanged", "cached", "failed", "cancelled"].map(|state| {
@@ -120,11 +126,11 @@ fn entry(document: &brief::Document, all: bool, width: usize) -> String {
     let counts = if counts.is_empty() { "not planned".to_owned() } else { counts.join(", ") };
     let time = seconds(Duration::from_millis(release.duration_ms));
     let back_end = release.back_end.as_ref().map(|back_end| one_line(&back_end.name)).unwrap_or_default();
-    let names = document.image.names.first().map(String::as_str).unwrap_or_default();
+    let names = document.image.names.first().map(|name| familiar(name)).unwrap_or_default();
     let made = match (&release.error, release.result.as_ref().and_then(Made::best)) {
         (Some(error), _) => format!("failed: {}", error.message),
         (None, Some(digest)) => format!("{names}  {}", Document::short(digest)),
-        (None, None) => names.to_owned(),
+        (None, None) => names,
     };
     let made = match &release.folder {
         Some(folder) if all => format!("{folder}: {made}"),

@@ -25,6 +25,9 @@ use crate::progress::trace::VertexTrace;
 use crate::progress::{Display, Trace};
 use crate::{files, text};
 
+/// What a failure says of the lines that were shown; records are read without them.
+pub(crate) const ABOVE: &str = "; its last lines are above";
+
 /// Lines of a failed step that are shown again at the end.
 const FAILURE_LINES: usize = 40;
 
@@ -178,7 +181,7 @@ pub(crate) fn explain(failure: Failure, trace: &Trace, display: Display, environ
     let failure = exhausted(failure, trace);
     let Some(lines) = lines else { return failure };
     let _ = std::io::stderr().lock().write_all(lines.as_bytes());
-    failure.adding("; its last lines are above")
+    failure.adding(ABOVE)
 }
 
 /// A step that failed for want of room says so in its own words, in those of the C library: that is no

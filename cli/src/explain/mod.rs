@@ -9,6 +9,7 @@
 mod causes;
 mod lines;
 mod pair;
+mod roots;
 mod text;
 
 use serde::Serialize;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::{Explanation, Side, Step};
 use crate::columns::{cut, wrapped};
 use crate::document::Document;
-use crate::history::when;
+use crate::history::{familiar, when};
 use crate::text::{one_line, seconds};
 
 /// Columns that a sentence may have in all.
@@ -55,9 +55,9 @@ pub(super) fn render(explanation: &Explanation<'_>, width: usize) -> String {
 }
 
 fn side(side: &Side<'_>) -> String {
-    let name = side.names.first().map(|name| format!("  {name}")).unwrap_or_default();
+    let name = side.names.first().map(|name| format!("  {}", familiar(name))).unwrap_or_default();
     let digest = side.digest.map(|digest| format!("  {}", Document::short(digest))).unwrap_or_default();
-    format!("{}  {}{name}{digest}", side.id, when(side.when))
+    format!("{}  {}{digest}{name}", side.id, when(side.when))
 }
 
 fn step(step: &Step<'_>) -> String {

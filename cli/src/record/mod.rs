@@ -8,6 +8,7 @@
 //! of one. Of the project the record holds the files that are in the graph, of the environment no value.
 
 mod outcome;
+mod settings;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,15 +19,14 @@ use std::time::{Instant, SystemTime};
 use roche_engine::solver::Exported;
 use roche_engine::{Definition, Digest};
 use roche_frontend::project::Project;
-use roche_frontend::release::{BuildImage, Origin, Release, Runtime};
+use roche_frontend::release::Release;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::args::ReleaseArgs;
 use crate::backend::Backend;
 use crate::document::{
-    BackEnd, Document, Edge, Failed, Image, Made, Material, Ran, Setting, SourceFile, Subject, Unresolved, VERSION, Written,
-    source_file,
+    BackEnd, Document, Edge, Failed, Image, Made, Material, Ran, SourceFile, Subject, Unresolved, VERSION, Written, source_file,
 };
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
@@ -35,6 +35,7 @@ use crate::progress::Trace;
 use crate::report::AddedFile;
 use crate::{bases, gains, note, report, text};
 use outcome::Course;
+use settings::settings;
 
 pub(crate) use store::{Key, Name, Records};
 
@@ -165,10 +166,10 @@ impl<'a> Recorder<'a> {
                 *state = None;
             }
         }
-        let failed = result
-            .as_ref()
-            .err()
-            .map(|failure| Failed { exit_code: Some(failure.exit as u8), message: text::one_line(failure.message()) });
+        let failed = result.as_ref().err().map(|failure| {
+            let message = failure.message().strip_suffix(report::ABOVE).unwrap_or(failure.message());
+            Failed { exit_code: Some(failure.exit as u8), message: text::one_line(message) }
+        });
         self.write(failed);
     }
 
@@ -235,7 +236,6 @@ impl Drop for Recorder<'_> {
 
 /// Collects the vertices that a back end has the results of, or had, by the newest records: those that ran there or were found
 /// in its cache. `back_end` is its identity.
-#[allow(dead_code)]
 pub(crate) fn solved(environment: &Environment, back_end: &str) -> BTreeSet<Digest> {
     let Some(records) = Records::of(environment) else { return BTreeSet::new() };
     let key = Key::back_end(back_end);
@@ -348,54 +348,6 @@ pub(crate) fn decided(project: &Project, release: &Release, args: &ReleaseArgs, 
         settings: settings(release, args, environment),
         ..Ran::default()
     }
-}
-
-/// Writes down what was decided, and by whom.
-fn settings(release: &Release, args: &ReleaseArgs, environment: &Environment) -> Vec<Setting> {
-    let setting = |name: &str, value: String, from: &str, by: Option<&str>| Setting {
-        name: name.to_owned(),
-        value,
-        from: from.to_owned(),
-        by: by.map(str::to_owned),
-    };
-    let image = |name: &str, value: String, origin: &Origin| match origin {
-        Origin::Flag(flag) => setting(name, value, "flag", Some(flag)),
-        Origin::Environment(variable) => setting(name, value, "environment", Some(variable)),
-        Origin::Rocherc(place) => setting(name, value, "file", Some(place)),
-        Origin::Default => setting(name, value, "default", None),
-    };
-    let flag = |name: &str, value: String, flag: &str, given: bool| {
-        let (from, by) = if given { ("flag", Some(flag)) } else { ("default", None) };
-        setting(name, value, from, by)
-    };
-    let mut settings = vec![
-        match &release.build_image {
-            BuildImage::Image(named) => image("build image", named.reference.to_string(), &named.origin),
-            BuildImage::Host(origin) => image("build image", roche_frontend::release::HOST.to_owned(), origin),
-        },
-        match &release.runtime {
-            Runtime::Image(named) => image("runtime image", named.reference.to_string(), &named.origin),
-            Runtime::Scratch(origin) => image("runtime image", "scratch".to_owned(), origin),
-        },
-    ];
-    let (from, by) = match (args.tag.is_empty(), environment.variable("DOCKER_USERNAME")) {
-        (false, _) => ("flag", Some("--tag")),
-        (true, Some(_)) => ("environment", Some("DOCKER_USERNAME")),
-        (true, None) => ("login", None),
-    };
-    settings.extend(release.tags.iter().map(|tag| setting("tag", tag.to_string(), from, by)));
-    settings.push(flag("platform", release.platform.to_string(), "--platform", args.solve.platform.is_some()));
-    settings.push(flag("entrypoint", release.entrypoint.name().to_owned(), "--entrypoint", args.entrypoint.is_some()));
-    settings.extend(release.labels.iter().map(|(key, value)| flag("label", format!("{key}={value}"), "--label", true)));
-    for (name, word, given) in [
-        ("time zones", "--tzdata", release.tzdata),
-        ("cache", "--no-cache", args.solve.no_cache),
-        ("pull", "--pull", args.solve.pull),
-    ] {
-        let value = if name == "cache" { !given } else { given };
-        settings.push(flag(name, if value { "yes" } else { "no" }.to_owned(), word, given));
-    }
-    settings
 }
 
 #[cfg(test)]
