@@ -21,6 +21,8 @@ pub(crate) struct Program {
     layer: usize,
     /// Its crates, or why they are not known.
     pub(crate) crates: Result<Crates, String>,
+    /// Whether it was too large to be looked into: most such files are libraries without a list.
+    pub(super) is_large: bool,
 }
 
 /// The programs that were met.
@@ -38,11 +40,11 @@ pub(super) fn wants(first: &[u8]) -> usize {
 impl Programs {
     /// Looks into a program.
     pub(super) fn take(&mut self, layer: usize, path: &[u8], program: &[u8]) {
-        let crates = match Crates::of_program(program) {
-            // Its sections are listed behind all that was read.
-            Ok(None) if program.len() == PROGRAM_BYTES => {
-                Err(format!("it has more than {PROGRAM_BYTES} bytes and was not looked into"))
-            }
+        let found = Crates::of_program(program);
+        // Its sections are listed behind all that was read.
+        let is_large = matches!(found, Ok(None)) && program.len() == PROGRAM_BYTES;
+        let crates = match found {
+            Ok(None) if is_large => Err(format!("it has more than {PROGRAM_BYTES} bytes and was not looked into")),
             Ok(None) => return,
             Ok(Some(crates)) if self.packages + crates.packages.len() > IMAGE_PACKAGES => {
                 Err(format!("the image's lists have more than {IMAGE_PACKAGES} packages"))
@@ -51,7 +53,7 @@ impl Programs {
             Err(error) => Err(error.to_string()),
         };
         self.packages += crates.as_ref().map_or(0, |crates| crates.packages.len());
-        self.found.push(Program { path: path.to_vec(), layer, crates });
+        self.found.push(Program { path: path.to_vec(), layer, crates, is_large });
     }
 
     /// Returns those that an image shows, by path.

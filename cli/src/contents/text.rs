@@ -237,7 +237,8 @@ impl Page {
     }
 
     fn programs(&mut self, programs: &[Program]) {
-        for program in programs {
+        let all = self.all;
+        for program in programs.iter().filter(|program| all || !program.is_large) {
             let name = path(&program.path);
             let list = match &program.crates {
                 Ok(list) => list,
