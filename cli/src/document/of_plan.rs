@@ -84,7 +84,8 @@ pub(crate) fn source_file(file: &ProjectFile) -> SourceFile {
 }
 
 fn base(base: &roche_frontend::plan::BaseImage) -> Base {
-    let config_digest = (!base.config.is_empty()).then(|| Digest::of(&base.config).to_string());
+    let unnamed = base.digest.is_none() && !base.config.is_empty();
+    let config_digest = unnamed.then(|| Digest::of(&base.config).to_string());
     Base { reference: base.reference.to_string(), digest: base.digest.map(|digest| digest.to_string()), config_digest }
 }
 
