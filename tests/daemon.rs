@@ -4,7 +4,7 @@
 //! await has no deadline or the keepalive is gone (silence, stall); the end of a connection is not
 //! an error, or is a success, at some place of the protocol (cuts); logs are kept whole (floods).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{
     Daemon, Fault, Project, Proxy, Roche, Tag, image, mebibytes, on_docker26, on_every_daemon, unique, with_cargo,
@@ -72,6 +72,27 @@ fn a_connection_that_breaks_anywhere_is_an_error_or_a_whole_release(daemon: &Dae
 on_every_daemon!(a_step_that_floods_its_log_costs_no_memory);
 fn a_step_that_floods_its_log_costs_no_memory(daemon: &Daemon) {
     flood(daemon, &with_cargo(daemon, FLOOD).name);
+}
+
+on_every_daemon!(a_release_that_was_stopped_in_a_flood_goes_on);
+fn a_release_that_was_stopped_in_a_flood_goes_on(daemon: &Daemon) {
+    // More than 1 MiB of log comes together meanwhile, which a daemon splits; an old one never ends that.
+    let (project, tag, build_image) = (Project::hello(&unique()), daemon.tag(), with_cargo(daemon, FLOOD));
+    let call = Roche::release(daemon, project.root()).tag(&tag).args(["-b", &build_image.name, "--progress", "plain"]);
+    let running = call.start();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !running.said().contains("a line of a step") {
+        assert!(Instant::now() < deadline, "the flood does not begin:\n{}", running.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    running.signal("STOP");
+    std::thread::sleep(Duration::from_secs(5));
+    running.signal("CONT");
+    let ended = running.ends_within(Duration::from_secs(100)).succeeds();
+    assert!(daemon.has_image(&tag.name));
+    // What came after the flood is known.
+    let end = &ended.stderr[ended.stderr.len().saturating_sub(3000)..];
+    assert!(end.contains(" make what the runtime image lacks"), "{end}");
 }
 
 on_docker26!(a_flood_that_no_daemon_cuts_off_costs_no_memory);

@@ -24,8 +24,8 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// The messages so far. Who waits is not woken for each: a step that floods its log makes a
-    /// million of them.
+    /// The messages so far that said something. Who waits is not woken for each: a step that floods its
+    /// log makes many.
     pub(super) fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
@@ -37,8 +37,15 @@ impl Heard {
     }
 }
 
+/// How many times in a row a daemon may say nothing.
+const NOTHINGS: u32 = 1000;
+
 /// Reads a job's progress until it ends: `failed` is told each vertex that fails, `heard` how far
 /// it is. A receiver that is slow slows the daemon down, so that no log piles up here.
+///
+/// BuildKit before 0.10 never leaves the loop that splits a status with more than 1 MiB of logs
+/// (`control/control.go`): it goes on with empty ones, for ever. What is left of such a stream says
+/// nothing, and so the daemon is asked anew, which goes on with what comes next.
 pub(super) async fn follow(
     mut client: ControlClient<Channel>,
     reference: String,
@@ -46,15 +53,22 @@ pub(super) async fn follow(
     failed: watch::Sender<Option<VertexProgress>>,
     heard: Arc<Heard>,
 ) {
-    if let Ok(response) = client.status(control::StatusRequest { r#ref: reference }).await {
+    let mut nothings = NOTHINGS;
+    while nothings == NOTHINGS
+        && let Ok(response) = client.status(control::StatusRequest { r#ref: reference.clone() }).await
+    {
+        nothings = 0;
         let mut deltas = response.into_inner();
-        while let Ok(Some(delta)) = deltas.message().await {
-            heard.messages.fetch_add(1, Ordering::Relaxed);
+        while nothings < NOTHINGS
+            && let Ok(Some(delta)) = deltas.message().await
+        {
             let delta = progress_of(delta);
-            // dockerd 20.10 says nothing in so many words for every line of a log that it has cut.
             if delta == Progress::default() {
+                nothings += 1;
                 continue;
             }
+            nothings = 0;
+            heard.messages.fetch_add(1, Ordering::Relaxed);
             let failure = delta.vertices.iter().rfind(|vertex| !vertex.error.is_empty() && vertex.completed.is_some()).cloned();
             progress.send(delta).await;
             if failure.is_some() {
