@@ -405,7 +405,7 @@ fn a_trace_says_when_each_step_ran() {
     assert_eq!(ended.status.code(), Some(1), "{}", ended.story());
     assert!(check_trace(&trace).contains(&("compile roche-service".to_owned(), "failed".to_owned())), "{trace:#}");
 
-    place.release().args(["--trace", "/nonexistent/trace.json"]).run().fails(2, &["/nonexistent/trace.json"]);
+    place.release().args(["--trace", "gone/trace.json"]).run().fails(2, &["gone/trace.json"]);
     place.release().args(["--trace", "functions.rs"]).run().fails(2, &["would be overwritten"]);
     place.roche().args(["release", "-t", "x:1", "--dry-run", "--trace", "x"]).run().fails(2, &["--trace does not go"]);
 }

@@ -88,10 +88,10 @@ impl Environment {
         })
     }
 
-    /// Returns the folder of what is remembered of releases, where there is a place for it.
+    /// Returns the folder of what is remembered of releases, where there is a place for it: no home is made for its sake.
     pub(crate) fn state(&self) -> Option<PathBuf> {
         let xdg = self.variable("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        let states = xdg.or_else(|| self.home().map(|home| home.join(".local/state")));
+        let states = xdg.or_else(|| self.home().filter(|home| home.is_dir()).map(|home| home.join(".local/state")));
         states.map(|states| states.join("roche")).filter(|folder| folder.is_absolute())
     }
 

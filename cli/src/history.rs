@@ -51,8 +51,11 @@ pub(crate) fn run(args: &HistoryArgs, environment: &Environment) -> Result<(), F
 /// Returns the user's records.
 pub(crate) fn records(environment: &Environment) -> Result<Records, Failure> {
     Records::of(environment).ok_or_else(|| {
-        Failure::say(Exit::Configuration, "there is no folder for records: neither HOME nor XDG_STATE_HOME is set")
-            .hint("set one of them: export XDG_STATE_HOME=/var/lib/me")
+        Failure::say(
+            Exit::Configuration,
+            "there is no folder for records: there is no home folder, and XDG_STATE_HOME is not set",
+        )
+        .hint("set one of them: export XDG_STATE_HOME=/var/lib/me")
     })
 }
 

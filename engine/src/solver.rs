@@ -250,7 +250,7 @@ pub struct Exported {
 /// A file or folder of a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Its name in its folder.
+    /// Its name in its folder; bytes that are no UTF-8 are replaced.
     pub name: String,
     /// Unix type and permission bits (`st_mode`).
     pub mode: u32,

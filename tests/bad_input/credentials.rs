@@ -62,7 +62,7 @@ fn a_home_that_is_not_there_works() {
     let rows = [
         ("unset", "unset HOME"),
         ("empty", "HOME="),
-        ("gone", "HOME=/nonexistent"),
+        ("gone", "HOME=$PWD/gone"),
         ("a file", "HOME=/etc/passwd"),
         ("relative", "HOME=."),
     ];
@@ -73,7 +73,8 @@ fn a_home_that_is_not_there_works() {
         let ended = script(project.root(), &line(""), &[]);
         table.fails(what, "no tag", &ended, &[4], &["-t", "docker login"], SECOND);
         let ended = script(project.root(), &line("-t x:1"), &[]);
-        table.fails(what, "a release", &ended, &[5], &["/nonexistent/docker.sock"], SECOND);
+        table.fails(what, "a release", &ended, &[5], &["/nonexistent/docker.sock", "no record of this release is kept"], SECOND);
+        table.rule(what, "a release", &ended, !project.path("gone").exists(), "a home was made");
     }
     table.end();
 }

@@ -62,7 +62,7 @@ pub(crate) use process::{mebibytes, processes};
 pub(crate) use project::{Project, fixture, unique};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use remains::all_in;
-pub(crate) use roche::{Roche, Running};
+pub(crate) use roche::{Roche, Running, copy_program};
 pub(crate) use schema::against_schema;
 pub(crate) use site::{Site, Stand, tools};
 pub(crate) use trace::Trace;

@@ -98,7 +98,7 @@ impl Roche {
     #[expect(clippy::wrong_self_convention, reason = "a call is put together by value")]
     pub(crate) fn as_nobody(mut self) -> Self {
         let copy = self.home.path().join("roche");
-        fs::copy(self.command.get_program(), &copy).expect("the program is copied");
+        copy_program(Path::new(self.command.get_program()), &copy);
         let opened = Command::new("chmod").args(["-R", "a+rwX"]).arg(self.home.path()).status().expect("chmod runs");
         assert!(opened.success(), "the home was not opened");
         self = self.program(&copy);
@@ -271,4 +271,12 @@ impl Stream {
         }
         std::mem::take(&mut self.data.lock().expect("no reader panics"))
     }
+}
+
+/// Copies a program. Another process writes it: what a test starts elsewhere in that moment would inherit the open file, and
+/// until it is a program itself the copy could not be executed (ETXTBSY).
+#[track_caller]
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().expect("cp runs");
+    assert!(copied.success(), "the program was not copied");
 }

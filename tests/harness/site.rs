@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::remains::{all_in, gone, mounts_of, processes_of};
-use super::{Ended, OwnRegistry, Project, Roche, busybox, fixture, layer, unique};
+use super::{Ended, OwnRegistry, Project, Roche, busybox, copy_program, fixture, layer, unique};
 
 /// How long the kernel may take to end what belonged to a process that is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ impl Site {
         let runtime = registry.image("runtime", &[base, layers.swap_remove(3)], &[path]);
         fs::create_dir(folder.path().join("shop")).expect("a folder is made");
         let site = Self { folder, registry, build, runtime, mark };
-        fs::copy(env!("CARGO_BIN_EXE_roche"), site.program()).expect("the program is copied");
+        copy_program(Path::new(env!("CARGO_BIN_EXE_roche")), &site.program());
         site.write("functions.rs", &Project::function("hello"));
         site.write("lib.rs", "pub mod functions;\n");
         site

@@ -182,7 +182,7 @@ impl<'a> Recorder<'a> {
     fn write(&self, failed: Option<Failed>) {
         let Some(state) = self.state.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let Some(records) = Records::of(self.environment) else {
-            return self.note("no record of this release is kept: neither HOME nor XDG_STATE_HOME is set");
+            return self.note("no record of this release is kept: there is no home folder, and XDG_STATE_HOME is not set");
         };
         let (name, document) = self.document(state, failed);
         let json = text::json(&serde_json::to_string(&document).expect("a document is always JSON"));

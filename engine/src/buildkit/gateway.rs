@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status};
 use super::address::Address;
 use super::connection::{Connection, MESSAGE_BYTES};
 use super::export::{self, Exporters, Plan};
-use super::messages::{EncodedSolveRequest, result_id, solve_request, unix_mode};
+use super::messages::{EncodedSolveRequest, Listing, result_id, solve_request, unix_mode};
 use super::session::Session;
 use super::status::{Heard, follow};
 use super::{docker, fault};
@@ -144,6 +144,18 @@ impl GatewayJob {
 
     fn bridge(&self) -> LlbBridgeClient<Channel> {
         LlbBridgeClient::new(self.connection.channel()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// Calls a method of the bridge by its path, with a message or an answer that is this module's own.
+    async fn unary<T: prost::Message + 'static, A: prost::Message + Default + 'static>(
+        &self,
+        path: &'static str,
+        message: T,
+    ) -> Result<Response<A>, Status> {
+        let mut client = tonic::client::Grpc::new(self.connection.channel()).max_decoding_message_size(MESSAGE_BYTES);
+        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        let path = PathAndQuery::from_static(path);
+        client.unary(self.request(message), path, tonic_prost::ProstCodec::<T, A>::default()).await
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -280,13 +292,7 @@ impl Job for GatewayJob {
                 self.solver
             )));
         }
-        let mut client = tonic::client::Grpc::new(self.connection.channel()).max_decoding_message_size(MESSAGE_BYTES);
-        let request = self.request(message);
-        let calling = async {
-            client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-            let path = PathAndQuery::from_static("/moby.buildkit.v1.frontend.LLBBridge/Solve");
-            client.unary(request, path, tonic_prost::ProstCodec::<_, bridge::SolveResponse>::default()).await
-        };
+        let calling = self.unary("/moby.buildkit.v1.frontend.LLBBridge/Solve", message);
         let mut answer = self.call("solving", calling).await?.map(result_id);
         if let (Ok(id), false) = (&answer, evaluate)
             && !id.is_empty()
@@ -312,10 +318,10 @@ impl Job for GatewayJob {
             return Ok(Vec::new());
         }
         let doing = format!("listing {path} of a result");
-        let request =
-            self.request(bridge::ReadDirRequest { r#ref: result.id.clone(), dir_path: path.to_owned(), ..Default::default() });
-        let mut client = self.bridge();
-        let listed = self.call(&doing, client.read_dir(request)).await?.map_err(|status| fault::call(&status, &doing))?;
+        let request = bridge::ReadDirRequest { r#ref: result.id.clone(), dir_path: path.to_owned(), ..Default::default() };
+        let calling = self.unary("/moby.buildkit.v1.frontend.LLBBridge/ReadDir", request);
+        let listed: Listing = self.call(&doing, calling).await?.map_err(|status| fault::call(&status, &doing))?;
+        let text = |name: Vec<u8>| String::from_utf8_lossy(&name).into_owned();
         let mut files: Vec<FileInfo> = listed
             .entries
             .into_iter()
@@ -324,8 +330,8 @@ impl Job for GatewayJob {
                 uid: stat.uid,
                 gid: stat.gid,
                 size_bytes: u64::try_from(stat.size).unwrap_or_default(),
-                link_name: stat.linkname,
-                name: stat.path,
+                link_name: text(stat.link_name),
+                name: text(stat.path),
             })
             .collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -23,6 +23,31 @@ pub(super) struct EncodedSolveRequest {
     pub(super) evaluate: bool,
 }
 
+/// `LLBBridge.ReadDirResponse`, its names bytes: a file's name is any bytes, and Go sends them as they are in a field that
+/// prost refuses to decode where it is no UTF-8.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Listing {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) entries: Vec<Listed>,
+}
+
+/// `fsutil.types.Stat` (fsutil's types/stat.proto), as far as it is read.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Listed {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) path: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub(super) mode: u32,
+    #[prost(uint32, tag = "3")]
+    pub(super) uid: u32,
+    #[prost(uint32, tag = "4")]
+    pub(super) gid: u32,
+    #[prost(int64, tag = "5")]
+    pub(super) size: i64,
+    #[prost(bytes = "vec", tag = "7")]
+    pub(super) link_name: Vec<u8>,
+}
+
 /// What `Control.Solve` is told: everything but a definition.
 pub(super) fn solve_request(reference: &str, session: &str, plan: &Plan, options: &JobOptions) -> control::SolveRequest {
     let entries = |caches: &[CacheEntry]| {

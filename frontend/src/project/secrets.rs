@@ -408,14 +408,14 @@ mod tests {
     #[test]
     fn secrets_are_left_out_by_name() {
         for name in LEFT_OUT {
-            assert!(matches!(verdict(name, Path::new("/nonexistent")), Verdict::LeaveOut(_)), "{name}");
+            assert!(matches!(verdict(name, Path::new("/dev/null/x")), Verdict::LeaveOut(_)), "{name}");
         }
     }
 
     #[test]
     fn source_files_with_names_like_secrets_are_admitted() {
         for name in ADMITTED {
-            assert_eq!(verdict(name, Path::new("/nonexistent")), Verdict::Admit, "{name}");
+            assert_eq!(verdict(name, Path::new("/dev/null/x")), Verdict::Admit, "{name}");
         }
     }
 
