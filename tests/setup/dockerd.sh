@@ -73,6 +73,8 @@ dockerd_start() {
         return
     fi
     dockerd_stop "$name"
+    # A machine that was reset in the middle may have kept the bridge without the folder that tells of it.
+    ip link delete "$bridge" 2>/dev/null || true
     [ ${#dir} -le 60 ] || die "$dir is too long for a socket's path: set ROCHE_TEST_STATE to a short one"
     mkdir -p "$dir/data" "$dir/exec" "$dir/root" "$dir/upper" "$dir/work"
     dockerd_config "$dir" "$bridge" "$3" >"$dir/daemon.json"
