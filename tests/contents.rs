@@ -10,11 +10,13 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::Command;
 
+use roche_engine::Digest;
 use roche_engine::oci::{Compression, compress};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Daemon, Ended, Project, Roche, Tar, against_schema, docker_archive, image, layout, list_of_crates, on_every_daemon, program,
+    Daemon, Ended, Project, Roche, Tar, against_schema, config, docker_archive, image, layout, list_of_crates, on_every_daemon,
+    program,
 };
 
 const RUNTIMES: [&str; 4] = ["runtime-debian", "runtime-busybox", "runtime-musl", "runtime-distroless"];
@@ -332,6 +334,127 @@ fn what_is_worth_a_look_is_found_and_no_secret_is_shown() {
             assert!(!output.contains(secret), "{secret} is in\n{output}");
         }
     }
+}
+
+#[test]
+fn a_secret_that_differs_is_a_difference_and_is_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = |file: &str, env: Value| {
+        docker_archive(&folder.path().join(file), &[Tar::default().file("f", "x").end()], json!({"config": {"Env": env}}))
+    };
+    let old = image("old.tar", json!(["DB_PASSWORD=first-secret", "A=1"]));
+    let new = image("new.tar", json!(["DB_PASSWORD=second-secret", "A=1"]));
+    let diff = |flag: &str, new: &Path| roche(folder.path()).args(["diff", flag]).args([old.as_path(), new]).run();
+    let text = diff("--all", &new).succeeds().stdout_text();
+    assert!(text.contains("- Env.DB_PASSWORD  (hidden)\n+ Env.DB_PASSWORD  (hidden)\n"), "{text}");
+    let value = json_of(diff("--json", &new), "diff-1");
+    assert_eq!(value["differs"], json!(true));
+    assert_eq!(value["config"], json!([{"key": "Env.DB_PASSWORD", "old": "(hidden)", "new": "(hidden)"}]));
+    let ended = diff("--exit-code", &new);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.story());
+    for output in [&text, &value.to_string(), &ended.stdout_text(), &ended.stderr] {
+        assert!(!output.contains("-secret"), "{output}");
+    }
+    let same = image("same.tar", json!(["A=1", "DB_PASSWORD=first-secret"]));
+    assert!(diff("--exit-code", &same).succeeds().stdout_text().contains("no difference"));
+}
+
+#[test]
+fn of_several_images_in_a_file_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let layer = Tar::default().file("f", "x").end();
+    let configs = ["a", "b"].map(|user| config(std::slice::from_ref(&layer), json!({"config": {"User": user}})).to_string());
+    let digests = configs.each_ref().map(|config| Digest::of(config.as_bytes()));
+    let listed = |tags: [Value; 2]| {
+        let [a, b] =
+            [0, 1].map(|n| json!({"Config": format!("{}.json", digests[n].hex()), "RepoTags": tags[n], "Layers": ["l.tar"]}));
+        let mut tar = Tar::default().entry(b'0', b"l.tar", 0o644, b"", &layer).file("manifest.json", &json!([a, b]).to_string());
+        for n in [0, 1] {
+            tar = tar.file(format!("{}.json", digests[n].hex()), &configs[n]);
+        }
+        tar.end()
+    };
+    std::fs::write(folder.path().join("x.tar"), listed([json!(["a:1"]), json!(["localhost:5000/b:1"])])).unwrap();
+    let layouts = ["a", "b"]
+        .map(|user| layout(&folder.path().join(user), std::slice::from_ref(&layer), None, json!({"config": {"User": user}})));
+    // A layout of both.
+    let read = |path: &Path| serde_json::from_slice::<Value>(&std::fs::read(path.join("index.json")).unwrap()).unwrap();
+    let [mut index, other] = layouts.each_ref().map(|path| read(path));
+    index["manifests"].as_array_mut().unwrap().push(other["manifests"][0].clone());
+    let manifests = [0, 1].map(|n| index["manifests"][n]["digest"].as_str().unwrap().to_owned());
+    for (n, name) in [(0, "docker.io/library/a:1"), (1, "localhost:5000/b:1")] {
+        index["manifests"][n]["annotations"] =
+            json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "1"});
+    }
+    std::fs::write(layouts[0].join("index.json"), index.to_string()).unwrap();
+    for blob in std::fs::read_dir(layouts[1].join("blobs/sha256")).unwrap().map(Result::unwrap) {
+        std::fs::copy(blob.path(), layouts[0].join("blobs/sha256").join(blob.file_name())).unwrap();
+    }
+    std::fs::rename(&layouts[0], folder.path().join("l")).unwrap();
+
+    let ids = digests.map(|digest| digest.to_string());
+    for (place, [a, b]) in [("docker-archive://x.tar", &ids), ("oci-layout://l", &manifests)] {
+        let (_, path) = place.split_once("://").unwrap();
+        for (image, user) in [
+            (format!("{place}:a:1"), "a"),
+            (format!("{place}:docker.io/library/a:1"), "a"),
+            (format!("{place}:localhost:5000/b:1"), "b"),
+            (format!("{place}@{a}"), "a"),
+            (format!("{place}:{b}"), "b"),
+        ] {
+            let shown = contents(roche(folder.path()), &image);
+            assert_eq!(shown["config"]["User"], user, "{image}");
+        }
+        for (image, said) in [
+            (path.to_owned(), "2 images are in it, and none is named"),
+            (format!("{place}:1"), "2 images in it are \"1\""),
+            (format!("{place}:c:1"), "no image in it is \"c:1\""),
+        ] {
+            let ended = roche(folder.path()).args(["contents", &image]).run();
+            assert_eq!(ended.status.code(), Some(2), "{}", ended.story());
+            assert!(ended.stderr.contains(said), "{}", ended.story());
+            // The hint is a line to paste.
+            let hint = ended.stderr.lines().find_map(|line| line.strip_prefix("hint: roche "));
+            let hint = hint.unwrap_or_else(|| panic!("no line to paste: {}", ended.story()));
+            roche(folder.path()).args(hint.split(' ')).run().succeeds();
+        }
+    }
+    // Without tags there are digests, and what would do something in a shell is not there to be pasted.
+    for tags in [[Value::Null, Value::Null], [json!(["a;reboot"]), json!(["$(b)"])]] {
+        std::fs::write(folder.path().join("y.tar"), listed(tags)).unwrap();
+        let ended = roche(folder.path()).args(["contents", "y.tar"]).run();
+        assert_eq!(ended.status.code(), Some(2), "{}", ended.story());
+        let hint = format!("\nhint: roche contents docker-archive://y.tar:{}\n", ids[0]);
+        assert!(ended.stderr.contains(&hint), "{}", ended.story());
+    }
+}
+
+#[test]
+fn a_file_for_another_platform_than_the_wanted_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let layers = [Tar::default().file("f", "x").end()];
+    docker_archive(&folder.path().join("a.tar"), &layers, json!({}));
+    layout(&folder.path().join("l"), &layers, None, json!({}));
+    for image in ["a.tar", "l"] {
+        let on = |platform: &str| roche(folder.path()).args(["contents", "--platform", platform, image]).run();
+        on("linux/amd64").succeeds();
+        let ended = on("linux/arm64");
+        assert_eq!((ended.status.code(), ended.stdout_text().as_str()), (Some(2), ""), "{}", ended.story());
+        assert!(ended.stderr.contains("linux/amd64") && ended.stderr.contains("linux/arm64"), "{}", ended.story());
+        // What nobody asked for is no matter.
+        roche(folder.path()).args(["contents", image]).run().succeeds();
+    }
+}
+
+on_every_daemon!(an_image_of_the_store_for_another_platform_is_not_shown);
+fn an_image_of_the_store_for_another_platform_is_not_shown(daemon: &Daemon) {
+    let folder = tempfile::tempdir().unwrap();
+    let image = image("runtime-busybox");
+    let ended = Roche::new(folder.path()).on(daemon).args(["contents", "--platform", "linux/s390x", &image]).run();
+    // The registry has it for no such platform either.
+    assert!(matches!(ended.status.code(), Some(2 | 8)), "{}", ended.story());
+    assert_eq!(ended.stdout_text(), "", "{}", ended.story());
+    assert!(ended.stderr.contains("linux/s390x"), "{}", ended.story());
 }
 
 #[test]

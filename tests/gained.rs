@@ -31,7 +31,7 @@ fn planned(plan: &[u8]) -> Paths {
         let text = |key: &str| entry[key].as_str().map(str::to_owned);
         let gained = Gained {
             kind: text("kind").expect("a kind"),
-            owner: text("owner").expect("an owner"),
+            owner: text("owner").unwrap_or_default(),
             mode: text("mode"),
             size_bytes: entry["sizeBytes"].as_u64(),
         };

@@ -8,13 +8,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::harness::{Daemon, Ended, Project, Roche, image, on_docker26, on_every_daemon, registry, unique};
+use crate::harness::{Daemon, Ended, Project, Roche, Site, image, on_docker26, on_every_daemon, registry, unique};
 
 const DEAD: &str = "unix:///nonexistent/docker.sock";
 
 /// `roche lock`, which asks the registry.
 fn lock(project: &Project, more: &[&str]) -> Ended {
-    let call = Roche::new(project.root()).env("DOCKER_HOST", DEAD).arg("lock").args(more);
+    let call = Roche::new(project.root()).args(["lock", "--builder", "embedded"]).args(more);
     call.build_image(&image("build")).runtime(&image("runtime-busybox")).run()
 }
 
@@ -79,6 +79,35 @@ fn what_is_not_locked_is_refused_where_it_has_to_be() {
     assert!(!scratch.stdout_text().contains("unresolved"), "{}", scratch.story());
 }
 
+#[test]
+fn an_offline_release_takes_what_the_cache_has_and_nothing_else() {
+    let site = Site::new("[ \"$1\" = build ] || exit 0\nexec build-service");
+    let stand = site.stand("here");
+    let (build, runtime) = site.images();
+    site.call(&stand).args(["lock", "--builder", "embedded", "-b", build, "-r", runtime]).run().succeeds();
+    let offline = || site.release(&stand).arg("--offline");
+    offline().run().fails(8, &["it is not in the cache, and no registry may be asked"]);
+    let made = site.release(&stand).run().succeeds();
+    site.registry.take_fetched();
+    for more in ["--frozen", "--require-cached"] {
+        let again = offline().arg(more).run().succeeds();
+        assert_eq!(again.stdout, made.stdout, "{}", again.story());
+    }
+    assert_eq!(site.registry.take_fetched(), [].into(), "the registry was asked");
+}
+
+#[test]
+fn a_lock_is_of_the_back_end_that_is_named_or_there_is_none() {
+    let project = Project::hello("hello");
+    for (variable, address) in [("DOCKER_HOST", DEAD), ("BUILDKIT_HOST", "unix:///nonexistent/buildkitd.sock")] {
+        let call = Roche::new(project.root()).env(variable, address).arg("lock");
+        call.build_image(&image("build")).runtime(&image("runtime-busybox")).run().fails(5, &[address]);
+    }
+    let named = Roche::new(project.root()).args(["lock", "--builder", "nosuch"]);
+    named.build_image(&image("build")).runtime(&image("runtime-busybox")).run().fails(5, &["nosuch"]);
+    assert!(!project.path("roche.lock").exists());
+}
+
 on_every_daemon!(a_locked_release_ignores_a_tag_that_moved);
 fn a_locked_release_ignores_a_tag_that_moved(daemon: &Daemon) {
     let (project, tag, moved) = (Project::hello(&unique()), daemon.tag(), daemon.tag());
@@ -90,7 +119,7 @@ fn a_locked_release_ignores_a_tag_that_moved(daemon: &Daemon) {
         daemon.run(["rmi", &moving]);
     };
     let lock = |more: &[&str]| {
-        let call = Roche::new(project.root()).env("DOCKER_HOST", DEAD).args(["lock", "-r", &moving]).args(more);
+        let call = Roche::new(project.root()).args(["lock", "--builder", "embedded", "-r", &moving]).args(more);
         call.build_image(&image("build")).run().succeeds()
     };
     moves_to("runtime-busybox");
@@ -127,7 +156,7 @@ fn a_config_that_is_not_the_image_s_is_refused(daemon: &Daemon) {
 fn update_asks_again_and_forgets_what_is_not_named() {
     let project = Project::hello("hello");
     let with = |more: &[&str]| {
-        let call = Roche::new(project.root()).env("DOCKER_HOST", DEAD).arg("lock").args(more);
+        let call = Roche::new(project.root()).args(["lock", "--builder", "embedded"]).args(more);
         call.build_image(&image("build")).run().succeeds()
     };
     with(&["-r", &image("runtime-busybox")]);

@@ -15,6 +15,9 @@ use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::{logins, mirrors, note};
 
+/// A daemon asks the registry on its part, and tries again.
+const TURNS: u32 = 5;
+
 /// An open job, or the registries.
 pub(crate) struct Bases<'a> {
     backend: Option<&'a Backend>,
@@ -26,7 +29,11 @@ pub(crate) struct Bases<'a> {
 impl<'a> Bases<'a> {
     /// Opens a job on the back end, if there is one and it answers. The embedded engine knows no more than
     /// the registries do but what is in its cache, which is looked at and left as it is.
-    pub(crate) async fn open(backend: Option<&'a Backend>, environment: &'a Environment, narrate: bool) -> Result<Self, Failure> {
+    pub(crate) async fn open(
+        backend: Option<&'a Backend>,
+        environment: &'a Environment,
+        absent: Absent,
+    ) -> Result<Self, Failure> {
         let credentials = Arc::new(logins::credentials(environment));
         let options = JobOptions { credentials: Some(credentials), ..JobOptions::default() };
         let (progress, _) = progress_channel(1);
@@ -34,8 +41,7 @@ impl<'a> Bases<'a> {
         if let Some(daemon) = backend.filter(|backend| !backend.embedded) {
             match daemon.solver.open(options, progress).await {
                 Ok(open) => job = Some(open),
-                Err(error @ Error::Connect { .. }) if narrate => note(&format!("{error}; asking the registries instead")),
-                Err(Error::Connect { .. }) => {}
+                Err(error @ Error::Connect { .. }) => absent.take(daemon.failure(error))?,
                 Err(error) => return Err(daemon.failure(error)),
             }
         }
@@ -47,7 +53,7 @@ impl<'a> Bases<'a> {
         self.job.as_ref().map(|job| job.identity())
     }
 
-    /// Finds an image; a registry has this long to answer.
+    /// Finds an image; a registry has this long to answer, and a daemon [`TURNS`] times as long.
     pub(crate) async fn find(
         &self,
         image: &Image,
@@ -61,7 +67,14 @@ impl<'a> Bases<'a> {
         };
         let found = match (&self.job, known) {
             (_, Some(known)) => known,
-            (Some(job), None) => job.resolve_image(&image.reference, platform, mode).await?,
+            (Some(job), None) => {
+                let within = within * TURNS;
+                let asked = tokio::time::timeout(within, job.resolve_image(&image.reference, platform, mode)).await;
+                asked.unwrap_or_else(|_| {
+                    let reason = format!("the daemon has not resolved it within {} s", within.as_secs());
+                    Err(Error::Registry { reference: image.reference.familiar(), reason, transient: true })
+                })?
+            }
             (None, None) => {
                 let credentials = logins::credentials(self.environment);
                 self.registry.resolve(&image.reference, platform, Some(&credentials), within).await?
@@ -78,11 +91,33 @@ impl<'a> Bases<'a> {
     }
 }
 
-/// Takes a back end for one that may be missing: where none is reachable, the registries are asked.
-pub(crate) fn reachable(backend: Result<Backend, Failure>) -> Result<Option<Backend>, Failure> {
-    match backend {
-        Err(failure) if failure.exit == Exit::Unreachable => Ok(None),
-        backend => backend.map(Some),
+/// What becomes of a back end that cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It is an error.
+    Fails,
+    /// The registries are asked instead, and that is said.
+    IsSaid,
+    /// The registries are asked instead.
+    IsPassedOver,
+}
+
+impl Absent {
+    fn take(self, failure: Failure) -> Result<(), Failure> {
+        match self {
+            Self::Fails => return Err(failure),
+            Self::IsSaid => note(&format!("{}; asking the registries instead", failure.message())),
+            Self::IsPassedOver => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a back end for one that may be missing.
+    pub(crate) fn reachable(self, backend: Result<Backend, Failure>) -> Result<Option<Backend>, Failure> {
+        match backend {
+            Err(failure) if failure.exit == Exit::Unreachable => self.take(failure).map(|()| None),
+            backend => backend.map(Some),
+        }
     }
 }
 

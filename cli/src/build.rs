@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join_all;
-use roche_engine::Definition;
 use roche_engine::oci::Reference;
 use roche_engine::op::Edge;
 use roche_engine::solver::{Exported, FileInfo, Job, JobOptions, ProgressSender, Solved, progress_channel};
+use roche_engine::{Definition, Error};
 use roche_frontend::plan::{BaseImage, EntryKind, Plan};
 
 use crate::args::{OutputArgs, SolveArgs};
@@ -32,6 +32,11 @@ use crate::{files, logins, note};
 
 /// Progress that may wait to be shown; a daemon that floods us waits for the terminal.
 const PROGRESS_BYTES: u32 = 32 << 20;
+/// How many paths are listed of what an image gains, and how long each may be.
+const GAINED: usize = 100_000;
+const PATH_BYTES: usize = 4096;
+/// How many folders of it a solver is asked for at once.
+const FOLDERS_AT_ONCE: usize = 32;
 
 /// A build, ready to run.
 pub(crate) struct Build<'a> {
@@ -295,24 +300,32 @@ async fn added_files(job: &dyn Job, solved: &Solved, paths: &[String]) -> Result
     Ok(added)
 }
 
-/// Lists the files and folders of a tree, level by level.
+/// Lists the files and folders of a tree, a few folders at a time.
 async fn overlaid_files(job: &dyn Job, tree: &Solved) -> Result<Vec<AddedFile>, Failure> {
+    const DOING: &str = "listing what the image gains";
     let mut files = Vec::new();
     let mut folders = vec![String::new()];
     while !folders.is_empty() {
-        let listings = folders.iter().map(|folder| job.read_dir(tree, if folder.is_empty() { "/" } else { folder }));
+        let some = folders.split_off(folders.len().saturating_sub(FOLDERS_AT_ONCE));
+        let listings = some.iter().map(|folder| job.read_dir(tree, if folder.is_empty() { "/" } else { folder }));
         let listings = try_join_all(listings).await?;
-        let mut inside = Vec::new();
-        for (folder, listing) in folders.iter().zip(listings) {
+        for (folder, listing) in some.iter().zip(listings) {
             for info in listing {
+                if matches!(info.name.as_str(), "" | "." | "..") || info.name.contains('/') {
+                    let reason = format!("{:?} in {folder}/ is no file's name", info.name);
+                    return Err(Error::Daemon { doing: DOING.to_owned(), reason }.into());
+                }
                 let path = format!("{folder}/{}", info.name);
+                if path.len() > PATH_BYTES || files.len() >= GAINED {
+                    let limits = format!("{GAINED} paths of at most {PATH_BYTES} bytes");
+                    return Err(Error::Resource(format!("{DOING}: there are more than {limits}; make fewer files")).into());
+                }
                 if info.is_dir() {
-                    inside.push(path.clone());
+                    folders.push(path.clone());
                 }
                 files.push(AddedFile { path, info });
             }
         }
-        folders = inside;
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)

@@ -23,7 +23,7 @@ const USER: (&str, &str) = ("rocheuser", "/app/run.sh");
 const COMPILED: &str = "/app/roche-service";
 
 /// Settings that decide which files there are.
-const SETTINGS: [&str; 2] = ["entrypoint", "time zones"];
+const SETTINGS: [&str; 3] = ["entrypoint", "platform", "time zones"];
 
 /// Returns what an image gained, in the order of the paths.
 pub(crate) fn facts(planned: &[Entry], added: &[AddedFile]) -> Vec<Entry> {
@@ -45,11 +45,11 @@ pub(crate) fn facts(planned: &[Entry], added: &[AddedFile]) -> Vec<Entry> {
         facts.push(Entry {
             path: path.clone(),
             kind: kind.to_owned(),
-            owner: match info.uid {
+            owner: Some(match info.uid {
                 0 => "root".to_owned(),
                 uid if Some(uid) == user => USER.0.to_owned(),
                 uid => uid.to_string(),
-            },
+            }),
             vertex: plan.or(by_path.get(USER.1)).map_or(0, |entry| entry.vertex),
             mode: Some(format!("{:04o}", info.mode & 0o7777)),
             size_bytes: (kind == "file").then_some(info.size_bytes),
@@ -75,7 +75,7 @@ pub(crate) fn differences(planned: &[Entry], facts: &[Entry]) -> Vec<String> {
         let size = |entry: &Entry| entry.size_bytes.map(|bytes| bytes.to_string());
         for (what, plan, fact) in [
             ("kind", Some(plan.kind.clone()), Some(fact.kind.clone())),
-            ("owner", Some(plan.owner.clone()), Some(fact.owner.clone())),
+            ("owner", plan.owner.clone(), fact.owner.clone()),
             ("mode", plan.mode.clone(), fact.mode.clone()),
             ("size", size(plan), size(fact)),
         ] {
@@ -115,6 +115,7 @@ pub(crate) fn learn(document: &mut Document, now: &Ran, project: &Key, environme
             Some(entry) if entry.kind == fact.kind => {
                 let known = (entry.mode.is_some(), entry.size_bytes.is_some());
                 entry.mode = entry.mode.take().or(fact.mode);
+                entry.owner = entry.owner.take().or(fact.owner);
                 if same || entry.path != COMPILED {
                     entry.size_bytes = entry.size_bytes.or(fact.size_bytes);
                 }
@@ -168,7 +169,7 @@ mod tests {
         Entry {
             path: path.to_owned(),
             kind: kind.to_owned(),
-            owner: owner.to_owned(),
+            owner: Some(owner.to_owned()),
             vertex: 7,
             mode,
             size_bytes,
@@ -206,7 +207,7 @@ mod tests {
             [entry("/a", "file", Some("0644"), Some(1)), entry("/b", "file", None, None), entry("/c", "file", None, None)];
         let facts = [
             entry("/a", "symlink", Some("0777"), None),
-            Entry { owner: "5".to_owned(), ..entry("/b", "file", Some("0600"), Some(2)) },
+            Entry { owner: Some("5".to_owned()), ..entry("/b", "file", Some("0600"), Some(2)) },
         ];
         let expected = [
             "/a has kind symlink, planned was file",

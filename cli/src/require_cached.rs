@@ -8,8 +8,8 @@
 //! Invariant: nothing is exported before the daemon has said of the target how it came to be, and of all
 //! that is below it that it did not run.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use roche_engine::solver::{Progress, ProgressReceiver, progress_channel};
 use roche_engine::{Definition, Digest};
@@ -35,8 +35,8 @@ struct Heard {
 /// What was said of a vertex.
 #[derive(Debug, Default)]
 struct Said {
-    /// When it started to do something, each time.
-    starts: BTreeSet<SystemTime>,
+    /// Whether it started to do something.
+    started: bool,
     has_inputs: bool,
     cached: bool,
     completed: bool,
@@ -46,7 +46,7 @@ struct Said {
 
 impl Said {
     fn ran(&self) -> bool {
-        self.fetched || (self.has_inputs && !self.starts.is_empty())
+        self.fetched || (self.has_inputs && self.started)
     }
 }
 
@@ -57,7 +57,7 @@ impl Heard {
             said.has_inputs |= !vertex.inputs.is_empty();
             said.cached |= vertex.cached;
             said.completed |= vertex.completed.is_some();
-            said.starts.extend(vertex.started.filter(|_| !vertex.cached));
+            said.started |= vertex.started.is_some() && !vertex.cached;
         }
         for status in progress.statuses.iter().filter(|status| status.total > 0) {
             self.vertices.entry(status.vertex).or_default().fetched = true;
@@ -124,6 +124,8 @@ fn refused(name: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use roche_engine::Graph;
     use roche_engine::op::{Exec, Metadata, Source};
     use roche_engine::solver::{StatusProgress, VertexProgress};

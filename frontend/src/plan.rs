@@ -88,8 +88,8 @@ pub struct Entry {
     /// Its permission bits. Where absent, a file has the build image's and a folder the runtime
     /// image's, if that has it.
     pub mode: Option<u32>,
-    /// Its owner's name; a folder that the runtime image has keeps its own.
-    pub owner: &'static str,
+    /// Its owner's name; absent for a folder that keeps the runtime image's, if that has it.
+    pub owner: Option<&'static str>,
     /// Its size in bytes, where it is known before the build.
     pub size_bytes: Option<u64>,
     /// The vertex that makes it.

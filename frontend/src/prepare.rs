@@ -75,7 +75,7 @@ pub fn plan(prepare: &Prepare, base: &BaseImage, crates: &Vendored) -> Result<Pl
 
     let entry = |path: &str, kind, mode, size_bytes| {
         let path = format!("{}/{path}", builder::PROJECT);
-        Entry { path, kind, mode: Some(mode), owner: "root", size_bytes, vertex: project }
+        Entry { path, kind, mode: Some(mode), owner: Some("root"), size_bytes, vertex: project }
     };
     let mut contents: Vec<Entry> = template::FILES
         .iter()

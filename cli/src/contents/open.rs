@@ -23,8 +23,8 @@ use crate::{backend, logins};
 
 /// How long a registry has to answer.
 const REGISTRY: Duration = Duration::from_secs(30);
-/// In front of a layout's folder, as buildx has it.
-const LAYOUT: &str = "oci-layout://";
+/// In front of a path with a name behind it; the first as buildx has it. What is there says which of them it is.
+const NAMED: [&str; 2] = ["oci-layout://", "docker-archive://"];
 
 /// An image that was found.
 pub(crate) struct Held {
@@ -42,7 +42,11 @@ pub(crate) async fn open(image: &OsStr, wanted: Option<&str>, environment: &Envi
     let platform = wanted.map_or_else(|| Ok(host_platform()), platform)?;
     if let Some((path, name)) = file(image, &environment.folder) {
         let found_in = path.display().to_string();
-        let image = OpenImage::in_file(&environment.folder.join(&path), name.as_deref(), &platform).map_err(failure)?;
+        let place = environment.folder.join(&path);
+        let image = OpenImage::in_file(&place, name.as_deref(), &platform).map_err(|error| chosen(error, &path))?;
+        if wanted.is_some() && !image.is_for(&platform) {
+            return Err(other_platform(&found_in, &image, &platform));
+        }
         return Ok(Held { name: name.unwrap_or_else(|| found_in.clone()), found_in, image, kept: None });
     }
     let text = image.to_string_lossy();
@@ -51,9 +55,21 @@ pub(crate) async fn open(image: &OsStr, wanted: Option<&str>, environment: &Envi
             .hint("name an archive, a layout's folder, or an image, such as debian:12")
     })?;
     let reference = reference.tagged();
+    // Engines that have it for another platform than the wanted one.
+    let mut passed = Vec::new();
     for address in engines(environment)? {
         if image_id(&address, &reference.to_string()).await?.is_some() {
-            return stored(&address, &reference, &platform).await;
+            let held = stored(&address, &reference, &platform).await;
+            match held {
+                Ok(held) if wanted.is_some() && !held.image.is_for(&platform) => {
+                    passed.push(format!("{} has it for {}: leave out --platform", held.found_in, held.image.config.platform));
+                }
+                // A store with manifests lists those that it has not fetched.
+                Err(failure) if wanted.is_some() && failure.exit == Exit::Integrity => {
+                    passed.push(format!("the engine at {address} has it for another platform: leave out --platform"));
+                }
+                held => return held,
+            }
         }
     }
     let credentials = Arc::new(logins::credentials(environment));
@@ -61,20 +77,43 @@ pub(crate) async fn open(image: &OsStr, wanted: Option<&str>, environment: &Envi
     let repository = registry.repository(&reference, Some(credentials))?;
     let found = repository.image(&platform, REGISTRY, None).await.map_err(|error| {
         let is_registry = matches!(error, Error::Registry { .. });
-        let failure = failure(error);
+        let failure = passed.iter().fold(failure(error), |failure, hint| failure.hint(hint.as_str()));
         if is_registry { failure.hint("an archive or layout is named by its path, such as ./image.tar") } else { failure }
     })?;
     let found_in = format!("the registry {}", reference.host());
     let image = OpenImage::in_registry(found, repository, tokio::runtime::Handle::current());
+    if wanted.is_some() && !image.is_for(&platform) {
+        return Err(other_platform(&reference.familiar(), &image, &platform));
+    }
     Ok(Held { name: reference.familiar(), found_in, image, kept: None })
+}
+
+/// Refuses an image that is there for one platform alone.
+fn other_platform(name: &str, image: &OpenImage, wanted: &Platform) -> Failure {
+    Failure::say(Exit::Usage, format!("{name} is an image for {}, and not for {wanted}", image.config.platform))
+        .hint("leave out --platform to see the one that is there")
+}
+
+/// Says which images a file has, where it is not clear which of them is meant.
+fn chosen(error: Error, path: &Path) -> Failure {
+    let Some((kind, [first, ..])) = OpenImage::choices(&error) else { return failure(error) };
+    let reference = format!("{kind}://{}:{first}", path.display());
+    let is_plain = reference.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:@+".contains(&byte));
+    let reference = if is_plain { reference } else { format!("'{}'", reference.replace('\'', r"'\''")) };
+    let what = match &error {
+        Error::File { source, .. } => source.to_string(),
+        other => other.to_string(),
+    };
+    Failure::say(Exit::Usage, format!("{}: {what}", path.display())).hint(format!("roche contents {reference}"))
 }
 
 /// Returns the path, and the name of an image in it, where the argument is no image's name: one that begins with `/`, `./` or
 /// `../`, ends with `.tar`, is a file, or is a layout's folder.
 fn file(image: &OsStr, folder: &Path) -> Option<(PathBuf, Option<String>)> {
     let path = Path::new(image);
-    if let Some(rest) = image.to_str().and_then(|text| text.strip_prefix(LAYOUT)) {
-        return Some(layout(rest, folder));
+    let rest = image.to_str().and_then(|text| NAMED.iter().find_map(|prefix| text.strip_prefix(prefix)));
+    if let Some(rest) = rest {
+        return Some(named(rest, folder));
     }
     let is_path = path.is_absolute()
         || path.starts_with(".")
@@ -86,10 +125,16 @@ fn file(image: &OsStr, folder: &Path) -> Option<(PathBuf, Option<String>)> {
     is_path.then(|| (path.to_owned(), None))
 }
 
-/// Takes `PATH[:TAG][@DIGEST]` apart; a folder that is there under the whole name has neither.
-fn layout(text: &str, folder: &Path) -> (PathBuf, Option<String>) {
+/// Takes `PATH[:NAME][@DIGEST]` apart. The name begins behind the first path that is there, and may have colons; a path that is
+/// there under the whole text has none. Where nothing is there, a tag begins at the last colon.
+fn named(text: &str, folder: &Path) -> (PathBuf, Option<String>) {
     if folder.join(text).exists() {
         return (text.into(), None);
+    }
+    let mut ends = text.match_indices([':', '@']).map(|(at, _)| at);
+    if let Some(end) = ends.find(|end| *end > 0 && folder.join(&text[..*end]).exists()) {
+        let name = &text[end + 1..];
+        return (text[..end].into(), Some(name.rsplit_once('@').map_or(name, |(_, digest)| digest).to_owned()));
     }
     if let Some((path, digest)) = text.rsplit_once('@') {
         let path = path.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(path, |(path, _)| path);
@@ -165,5 +210,11 @@ mod tests {
         assert_eq!(found("oci-layout:///a/b:1"), named("/a/b", Some("1")));
         assert_eq!(found("oci-layout://b:1@sha256:00"), named("b", Some("sha256:00")));
         assert_eq!(found("oci-layout://a:1/b"), named("a:1/b", None));
+        // Behind a path that is there, all is the name.
+        assert_eq!(found("oci-layout://layout:a:1"), named("layout", Some("a:1")));
+        assert_eq!(found("docker-archive://saved:localhost:5000/a:1"), named("saved", Some("localhost:5000/a:1")));
+        assert_eq!(found("docker-archive://saved:sha256:00"), named("saved", Some("sha256:00")));
+        assert_eq!(found("docker-archive://saved@sha256:00"), named("saved", Some("sha256:00")));
+        assert_eq!(found("oci-layout://layout:a:1@sha256:00"), named("layout", Some("sha256:00")));
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Change<'a> {
     pub(crate) what: Vec<&'static str>,
 }
 
-/// A setting that both have, and not alike, or one of them alone.
+/// A setting that both have, and not alike, or one of them alone. Secrets that differ are hidden on both sides, and look alike.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ConfigChange {
     /// Its name, for a variable or label with a dot and its own.
@@ -50,7 +50,7 @@ impl<'a> Difference<'a> {
     /// Compares two images.
     pub(crate) fn between(was: &'a Examined, is: &'a Examined) -> Self {
         let ids = |examined: &Examined| examined.image.layers.iter().map(|layer| layer.diff_id).collect::<BTreeSet<Digest>>();
-        let mut config = self::config(&was.settings.value, &is.settings.value);
+        let mut config = self::config(was, is);
         let platforms = [was, is].map(|examined| examined.image.config.platform.to_string());
         if platforms[0] != platforms[1] {
             let [was, is] = platforms.map(|platform| Some(Value::from(platform)));
@@ -124,13 +124,19 @@ pub(crate) fn differing(was: &Node, is: &Node) -> Vec<&'static str> {
     what
 }
 
-/// Compares settings one by one, variables and labels each by itself.
-pub(crate) fn config(was: &Value, is: &Value) -> Vec<ConfigChange> {
+/// Compares settings one by one, variables and labels each by itself; secrets by their values, which are not shown.
+pub(crate) fn config(was: &Examined, is: &Examined) -> Vec<ConfigChange> {
+    settings(&was.settings.value, &is.settings.value, &was.settings.other_secrets(&is.settings))
+}
+
+/// Compares two configs; `secrets` are the names of hidden variables that differ.
+fn settings(was: &Value, is: &Value, secrets: &BTreeSet<String>) -> Vec<ConfigChange> {
     let (was, is) = (flat(was), flat(is));
     let keys: BTreeSet<&String> = was.iter().chain(&is).map(|(key, _)| key).collect();
     let value = |settings: &[(String, Value)], key: &str| settings.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
     let changes = keys.into_iter().map(|key| ConfigChange { key: key.clone(), was: value(&was, key), is: value(&is, key) });
-    changes.filter(|change| change.was != change.is).collect()
+    let is_other = |key: &str| key.strip_prefix("Env.").is_some_and(|name| secrets.contains(name));
+    changes.filter(|change| change.was != change.is || is_other(&change.key)).collect()
 }
 
 /// Takes a config apart. What is empty is the same as what is not there.
@@ -209,7 +215,7 @@ mod tests {
         let was = json!({"Env": ["A=1", "B=2"], "Cmd": ["x"], "Labels": null, "User": "", "ArgsEscaped": false});
         let is = json!({"Env": ["B=3", "C=4"], "Cmd": ["x"], "Labels": {"k": "v"}});
         let changes: Vec<(String, Option<Value>, Option<Value>)> =
-            config(&was, &is).into_iter().map(|change| (change.key, change.was, change.is)).collect();
+            settings(&was, &is, &BTreeSet::new()).into_iter().map(|change| (change.key, change.was, change.is)).collect();
         let text = |text: &str| Some(Value::from(text));
         assert_eq!(
             changes,
@@ -220,6 +226,7 @@ mod tests {
                 ("Labels.k".to_owned(), None, text("v")),
             ]
         );
-        assert!(config(&was, &was).is_empty() && config(&Value::Null, &json!({})).is_empty());
+        let none = |was: &Value, is: &Value| settings(was, is, &BTreeSet::new()).is_empty();
+        assert!(none(&was, &was) && none(&Value::Null, &json!({})));
     }
 }

@@ -17,7 +17,7 @@ use crate::contents::examined;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use compare::Difference;
-pub(crate) use compare::{config, differing};
+pub(crate) use compare::{ConfigChange, config, differing};
 
 /// Shows how two images differ.
 pub(crate) async fn run(args: &DiffArgs, environment: &Environment) -> Result<(), Failure> {

@@ -288,8 +288,9 @@ pub(crate) struct Entry {
     pub(crate) path: String,
     /// `file`, `folder` or `symlink`.
     pub(crate) kind: String,
-    /// Its owner's name.
-    pub(crate) owner: String,
+    /// Its owner's name; absent where a base image decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
     /// The vertex that makes it.
     pub(crate) vertex: usize,
     /// Its permission bits in octal; absent where a base image decides.
@@ -298,7 +299,7 @@ pub(crate) struct Entry {
     /// Its size, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) size_bytes: Option<u64>,
-    /// The release on record in whose image the entry, its mode or its size was found.
+    /// The release on record in whose image the entry, its owner, mode or size was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) learned_from: Option<String>,
 }

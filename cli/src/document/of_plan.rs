@@ -98,7 +98,7 @@ fn content(entry: &roche_frontend::plan::Entry, vertex: usize) -> Entry {
     Entry {
         path: entry.path.clone(),
         kind: kind.to_owned(),
-        owner: entry.owner.to_owned(),
+        owner: entry.owner.map(str::to_owned),
         vertex,
         mode: entry.mode.map(octal),
         size_bytes: entry.size_bytes,

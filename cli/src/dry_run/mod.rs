@@ -27,7 +27,8 @@ use roche_frontend::release::Release;
 
 use crate::args::{Form, ReleaseArgs};
 use crate::backend::Backend;
-use crate::bases::{self, Bases};
+use crate::bases::{self, Absent, Bases};
+use crate::columns::width;
 use crate::document::{Subject, Unresolved};
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
@@ -37,7 +38,7 @@ use crate::lock::{self, Pins};
 use crate::record::{self, Key};
 use crate::{build, gains};
 
-/// How long a registry has to answer.
+/// How long whoever is asked for an image has to answer.
 const REGISTRY: Duration = Duration::from_secs(1);
 
 /// Refuses what can be refused before anything is read.
@@ -70,7 +71,7 @@ pub(crate) async fn run(
     let (plan, resources) = match &images.build {
         Some(build) => (roche_frontend::plan::plan(project, release, build, images.runtime.as_ref())?, JobOptions::default()),
         None => {
-            let machine = Machine::look(release.tzdata, environment, false, pins.offline).await?;
+            let machine = Machine::look(release.tzdata, environment, !args.output.quiet, pins.offline).await?;
             (machine.plan(project, release, images.runtime.as_ref())?, machine.resources())
         }
     };
@@ -85,7 +86,7 @@ pub(crate) async fn run(
         outlook.tell(&mut document, &subject.definition);
     }
     let bytes = match form {
-        Form::Text => text::render(&document, columns(environment)).into_bytes(),
+        Form::Text => text::render(&document, width(environment)).into_bytes(),
         Form::Json => document.json().into_bytes(),
         Form::Dot => dot::render(&document).into_bytes(),
         Form::Mermaid => mermaid::render(&document).into_bytes(),
@@ -98,17 +99,14 @@ pub(crate) async fn run(
                     Exit::Registry,
                     format!("{image} is not resolved, so the plan has no LLB yet: {reason}"),
                 )
-                .hint("start the back end that knows the image, or name one that can be pulled, with -b and -r"));
+                .hint(match pins.offline {
+                    true => lock::HINT,
+                    false => "start the back end that knows the image, or name one that can be pulled, with -b and -r",
+                }));
             }
         },
     };
     crate::write_stdout(&bytes)
-}
-
-/// Returns the columns of the terminal that the plan is shown on.
-fn columns(environment: &Environment) -> usize {
-    let size = environment.stdout_terminal.then(|| terminal_size::terminal_size_of(std::io::stdout())).flatten();
-    size.map_or(text::COLUMNS, |(width, _)| usize::from(width.0))
 }
 
 /// The base images, as far as they are known.
@@ -136,8 +134,9 @@ async fn resolve(
     }
     let asks = !pins.offline && pinned.iter().any(|(_, base)| base.is_none());
     // One that cannot be used is no matter of a plan that asks nobody.
-    let backend = if asks { bases::reachable(backend)? } else { backend.ok() };
-    let asked = if asks { Some(Bases::open(backend.as_ref(), environment, !args.output.quiet).await?) } else { None };
+    let absent = if args.output.quiet { Absent::IsPassedOver } else { Absent::IsSaid };
+    let backend = if asks { absent.reachable(backend)? } else { backend.ok() };
+    let asked = if asks { Some(Bases::open(backend.as_ref(), environment, absent).await?) } else { None };
     let mut unresolved = Vec::new();
     let mut resolved = Vec::new();
     for (image, base) in pinned {

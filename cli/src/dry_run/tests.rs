@@ -8,7 +8,7 @@ use roche_frontend::Flags;
 use roche_frontend::plan::{BaseImage, Plan};
 
 use super::*;
-use crate::document::Document;
+use crate::document::{Document, Entry};
 
 /// Names that are syntax in one form or another.
 pub(super) const HOSTILE: [&str; 7] = [
@@ -75,7 +75,17 @@ fn grow(plan: &mut Plan, more: usize) {
 
 #[test]
 fn no_form_passes_on_what_a_terminal_obeys() {
-    let document = document(20);
+    let mut document = document(20);
+    // As it was found in the image of a release on somebody's base.
+    document.contents.extend(HOSTILE.map(|name| Entry {
+        path: format!("/{name}"),
+        kind: "file".to_owned(),
+        owner: Some(name.to_owned()),
+        vertex: 0,
+        mode: None,
+        size_bytes: None,
+        learned_from: Some(name.to_owned()),
+    }));
     let forms = [
         text::render(&document, 80),
         document.json(),

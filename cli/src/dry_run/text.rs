@@ -5,13 +5,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::columns::escaped;
 use crate::document::{Document, Entry, Unresolved, Vertex};
 use crate::forecast;
 use crate::listing::{Line, listed};
 use crate::text::{one_line, size};
-
-/// Columns where nobody says how many there are.
-pub(super) const COLUMNS: usize = 80;
 
 /// Fewer columns than these are not counted.
 const NARROWEST: usize = 20;
@@ -54,7 +52,12 @@ pub(super) fn render(document: &Document, columns: usize) -> String {
         match line {
             Line::One(entry) => {
                 let size = entry.size_bytes.map_or_else(String::new, |bytes| format!("  {}", size(bytes)));
-                page.gained(entry.mode.as_deref().unwrap_or("-"), &entry.owner, &entry.path, &size);
+                page.gained(
+                    entry.mode.as_deref().unwrap_or("-"),
+                    &one_line(entry.owner.as_deref().unwrap_or("-")),
+                    &entry.path,
+                    &size,
+                );
             }
             Line::Many(folder, entries, bytes) => {
                 page.gained("", "", &format!("{folder}/"), &format!("  {}, {entries} paths", size(bytes)));
@@ -99,12 +102,13 @@ impl Page {
         }
     }
 
-    /// Writes what the image gains at a path.
+    /// Writes what the image gains at a path, which an earlier release may have found in somebody's image.
     fn gained(&mut self, mode: &str, owner: &str, path: &str, size: &str) {
+        let path = escaped(path.as_bytes());
         if self.columns >= WIDE {
             self.wrapped(&format!("      {mode:5} {owner:10} "), 23, &format!("{path}{size}"));
         } else {
-            self.wrapped("  ", 2, path);
+            self.wrapped("  ", 2, &path);
             self.wrapped("    ", 4, &format!("{mode} {owner}{size}"));
         }
     }

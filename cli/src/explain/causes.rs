@@ -101,7 +101,13 @@ impl<'a> Comparison<'a> {
         causes.extend(self.materials());
         causes.extend(self.settings());
         causes.extend(self.back_end());
-        if self.was.vertices.is_empty() || self.is.vertices.is_empty() {
+        let unplanned = |document: &Document| document.vertices.is_empty();
+        if unplanned(self.was) || unplanned(self.is) {
+            let which = if unplanned(self.is) { "this release" } else { "the release before" };
+            if causes.is_empty() {
+                let text = format!("{which} ended before it was planned: its images and steps are not known");
+                causes.push(Cause::new(Kind::Unfinished, "plan", text));
+            }
             return causes;
         }
         causes.extend(self.roche(&causes));
@@ -142,8 +148,12 @@ impl<'a> Comparison<'a> {
             (Some(old), Some(new)) => (old, new, ""),
             // Nobody but the back end knows such an image, and it has only its config's digest.
             (None, None) => (old.config_digest.as_ref()?, new.config_digest.as_ref()?, " (image ids)"),
-            (Some(old), None) => (old, new.config_digest.as_ref()?, ""),
-            (None, Some(new)) => (old.config_digest.as_ref()?, new, ""),
+            // Digests of two kinds: the same image has both.
+            (known, _) => {
+                let (by_then, by_now) = if known.is_some() { ("digest", "image id") } else { ("image id", "digest") };
+                let text = format!("the {role} {} is known by its {by_now} now, and was by its {by_then}", name(is));
+                return Some(Cause { by: Some(is.decided()), ..Cause::new(Kind::Image, role, text) });
+            }
         };
         if old_digest == new_digest {
             return None;
@@ -195,7 +205,7 @@ impl<'a> Comparison<'a> {
         let mut causes = Vec::new();
         for (what, flag) in [("platform", "--platform"), ("entrypoint", "--entrypoint"), ("time zones", "--tzdata")] {
             let (Some(was), Some(is)) = (self.before.setting(what), self.now.setting(what)) else { continue };
-            if was.value == is.value || (was.from == "default" && is.from == "default") {
+            if was.value == is.value || (what == "entrypoint" && was.from == "default" && is.from == "default") {
                 continue;
             }
             let text = format!("{flag}: {what} {} instead of {}", is.value, was.value);

@@ -72,15 +72,12 @@ pub(crate) fn run(args: &ExplainArgs, environment: &Environment) -> Result<(), F
     let own: Vec<_> = all.iter().filter(|name| name.project == project).cloned().collect();
     let (was, is) = match &args.ids[..] {
         [] => {
-            let mut newest = history::newest(&records, &own, 2).into_iter();
-            let Some(is) = newest.next() else { return Err(history::none(environment)) };
-            (newest.next(), is)
+            let Some(is) = history::newest::<Document>(&records, &own, 1).pop() else { return Err(history::none(environment)) };
+            (before(&records, &own, &is.name), is)
         }
         [id] => {
             let is = find(&records, &own, &all, id)?;
-            let at = all.iter().position(|name| *name == is.name).map_or(all.len(), |at| at + 1);
-            let before: Vec<_> = all[at..].iter().filter(|name| name.project == is.name.project).cloned().collect();
-            (history::newest(&records, &before, 1).pop(), is)
+            (before(&records, &all, &is.name), is)
         }
         [was, is, ..] => (Some(find(&records, &own, &all, was)?), find(&records, &own, &all, is)?),
     };
@@ -100,6 +97,20 @@ pub(crate) fn run(args: &ExplainArgs, environment: &Environment) -> Result<(), F
         text::render(&explanation, columns::width(environment))
     };
     crate::write_stdout(out.as_bytes())
+}
+
+/// Returns the project's release before this one: the newest that was planned, where one was.
+fn before(records: &Records, names: &[crate::record::Name], this: &crate::record::Name) -> Option<Listed<Document>> {
+    let at = names.iter().position(|name| name == this).map_or(names.len(), |at| at + 1);
+    let mut unplanned = None;
+    for name in names[at..].iter().filter(|name| name.project == this.project) {
+        let Some(listed) = history::newest::<Document>(records, std::slice::from_ref(name), 1).pop() else { continue };
+        if !listed.document.vertices.is_empty() {
+            return Some(listed);
+        }
+        unplanned = unplanned.or(Some(listed));
+    }
+    unplanned
 }
 
 /// Finds a release by its id or the start of it, among the project's own first.

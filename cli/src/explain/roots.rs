@@ -112,7 +112,8 @@ impl<'a> Comparison<'a> {
         };
         let (gone, undone) = (list(true), list(false));
         // Another back end has a cache of its own, and an image without a digest moves unseen.
-        let moved = causes.iter().any(|cause| cause.kind == Kind::BackEnd || cause.kind == Kind::Image);
+        let unseen = self.was.bases.iter().chain(&self.is.bases).any(|base| base.digest.is_none());
+        let moved = causes.iter().any(|cause| cause.kind == Kind::BackEnd || (cause.kind == Kind::Image && unseen));
         if !gone.is_empty() && !moved {
             let text = if gone.len() == self.is.vertices.len() {
                 "the cache had nothing of it any more".to_owned()

@@ -23,7 +23,7 @@ use roche_frontend::release::{self, Image};
 use serde_json::Value;
 
 use crate::args::{LockArgs, PinArgs, SolveArgs};
-use crate::bases::{self, Bases};
+use crate::bases::{self, Absent, Bases};
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::{backend, files, note};
@@ -34,6 +34,9 @@ const REGISTRY: Duration = Duration::from_secs(60);
 
 /// The file's name, in the project's folder.
 pub(crate) const FILE: &str = "roche.lock";
+
+/// What is to be done about an image that is not locked.
+pub(crate) const HINT: &str = "roche lock, with the same -b, -r and --platform";
 
 /// What the lock and the flags about it mean for a release.
 pub(crate) struct Pins {
@@ -74,7 +77,7 @@ impl Pins {
                 Exit::Configuration,
                 format!("{FILE} has no {name} for {platform}, and --locked lets nothing be added to it"),
             )
-            .hint("roche lock")),
+            .hint(HINT)),
             None => Ok(None),
         }
     }
@@ -95,7 +98,7 @@ impl Pins {
                     Exit::Configuration,
                     format!("{FILE} has no {name} for {platform}, and --offline asks no registry for it"),
                 )
-                .hint("roche lock"));
+                .hint(HINT));
             }
             return crate::release::base(job, image, platform, mode).await;
         };
@@ -139,9 +142,10 @@ pub(crate) async fn run(args: &LockArgs, environment: &Environment) -> Result<()
         false => BTreeSet::from([release.platform.clone()]),
     };
     let mut new = if args.update { Lock::default() } else { old.clone() };
-    let mut found = Vec::new();
-    let backend = bases::reachable(backend)?;
-    let bases = Bases::open(backend.as_ref(), environment, true).await?;
+    let mut found = BTreeSet::new();
+    // Another one's image of that name would be locked.
+    let backend = Absent::Fails.reachable(backend)?;
+    let bases = Bases::open(backend.as_ref(), environment, Absent::Fails).await?;
     for platform in &platforms {
         for image in bases::build(&release).into_iter().chain(bases::runtime(&release)) {
             let (reference, shown) = (image.reference.to_string(), platform.to_string());
@@ -149,7 +153,7 @@ pub(crate) async fn run(args: &LockArgs, environment: &Environment) -> Result<()
                 Some(locked) => locked.clone(),
                 None => ask(&bases, image, platform, args.update).await?,
             };
-            found.push(format!("{reference}@{}", locked.digest));
+            found.insert(format!("{reference}@{}", locked.digest));
             match old.find(&reference, &shown) {
                 Some(before) if before.digest == locked.digest => {}
                 Some(before) => {
@@ -164,7 +168,6 @@ pub(crate) async fn run(args: &LockArgs, environment: &Environment) -> Result<()
     if new != old || !path.exists() {
         files::replace(&path, new.text().as_bytes())?;
     }
-    found.dedup();
     let lines: String = found.iter().map(|line| format!("{line}\n")).collect();
     crate::write_stdout(lines.as_bytes())
 }

@@ -247,7 +247,8 @@ impl VertexTrace {
             _ => Duration::ZERO,
         };
         let mut lines = Vec::new();
-        let partial = self.partial.entry(log.stream).or_default();
+        // Two streams, however many a daemon counts.
+        let partial = self.partial.entry(if log.stream == 2 { 2 } else { 1 }).or_default();
         for piece in log.data.split_inclusive(|&byte| byte == b'\n') {
             let ended = piece.ends_with(b"\n");
             for part in piece.chunks(LINE) {

@@ -9,7 +9,7 @@ use roche_engine::oci::layer::{Node, Tree};
 
 use crate::columns;
 use crate::contents::Examined;
-use crate::diff::{config, differing};
+use crate::diff::{ConfigChange, config, differing};
 
 /// Says what differs, a line each: layers from the lowest up, then the config.
 pub(super) fn between(first: &Examined, second: &Examined) -> Vec<String> {
@@ -21,14 +21,20 @@ pub(super) fn between(first: &Examined, second: &Examined) -> Vec<String> {
     if old.len() != new.len() {
         said.push(format!("the first image has {} layers, the second {}", old.len(), new.len()));
     }
-    for change in config(&first.settings.value, &second.settings.value) {
-        let shown = |value: &Option<serde_json::Value>| value.as_ref().map_or("nothing".to_owned(), ToString::to_string);
-        said.push(format!("config: {} is {} and {}", change.key, shown(&change.was), shown(&change.is)));
-    }
+    said.extend(config(first, second).iter().map(setting));
     if said.is_empty() {
         said.push("no file differs: the images were put together differently".to_owned());
     }
     said
+}
+
+fn setting(change: &ConfigChange) -> String {
+    let ConfigChange { key, was, is } = change;
+    if was == is {
+        return format!("config: the values of {key} differ, and are not shown: it looks like a secret");
+    }
+    let shown = |value: &Option<serde_json::Value>| value.as_ref().map_or("nothing".to_owned(), ToString::to_string);
+    format!("config: {key} is {} and {}", shown(was), shown(is))
 }
 
 fn files(old: &Tree, new: &Tree) -> Vec<String> {
@@ -102,5 +108,12 @@ mod tests {
             ]
         );
         assert!(files(&old, &old).is_empty());
+    }
+    #[test]
+    fn a_secret_that_differs_is_named_and_not_shown() {
+        let change = |was: &str, is: &str| ConfigChange { key: "Env.A".to_owned(), was: Some(was.into()), is: Some(is.into()) };
+        assert_eq!(setting(&change("1", "2")), "config: Env.A is \"1\" and \"2\"");
+        let hidden = "config: the values of Env.A differ, and are not shown: it looks like a secret";
+        assert_eq!(setting(&change("(hidden)", "(hidden)")), hidden);
     }
 }

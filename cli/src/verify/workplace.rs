@@ -1,9 +1,9 @@
 //! Where two releases are made: copies of the project, a store of their own, two archives.
 //!
 //! Invariant: it goes with the value, whoever's ids own what is in it; what a killed process left is
-//! removed by the next one.
+//! removed by the next one, and what another one uses, in whatever container, is locked.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::environment::Environment;
 use crate::error::{Exit, Failure};
 use crate::lock;
 
-/// How the folders are called; the number of their process follows.
+/// How the folders' names start.
 const PREFIX: &str = "roche-verify-";
 /// The variable that says where the engine keeps its store.
 const CACHE: &str = "XDG_CACHE_HOME";
@@ -24,6 +24,8 @@ const SETTINGS: [&str; 3] = [".rocherc", "src/.rocherc", lock::FILE];
 /// A temporary folder with all that the releases need.
 pub(super) struct Workplace {
     folder: TempDir,
+    /// The folder itself, locked for as long as it is used.
+    _lock: File,
     #[cfg(target_os = "linux")]
     engine: roche_engine::local::LocalOptions,
 }
@@ -34,13 +36,20 @@ impl Workplace {
         let above = above(environment)?;
         let unwritable = |error: io::Error| crate::error::unwritable(&above, &error);
         fs::create_dir_all(&above).map_err(unwritable)?;
-        remove_abandoned(&above);
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&above).map_err(unwritable)?;
+        remove_abandoned(&above, environment);
+        let (folder, lock) = loop {
+            let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&above).map_err(unwritable)?;
+            let locked = File::open(folder.path()).and_then(|file| file.lock().map(|()| file));
+            // Where it is gone, another process has tidied up before it was locked.
+            if folder.path().exists() {
+                break (folder, locked.map_err(unwritable)?);
+            }
+        };
         #[cfg(target_os = "linux")]
         let engine = crate::embedded::options(&within(folder.path(), environment))?;
         Ok(Self {
             folder,
+            _lock: lock,
             #[cfg(target_os = "linux")]
             engine,
         })
@@ -81,11 +90,16 @@ impl Workplace {
 
 impl Drop for Workplace {
     fn drop(&mut self) {
-        // Files of steps may belong to ids that only a worker can act for.
         #[cfg(target_os = "linux")]
-        if self.engine.root.exists() && fs::remove_dir_all(&self.engine.root).is_err() {
-            empty(&self.engine);
-        }
+        clear(&self.engine);
+    }
+}
+
+/// Removes a store; files of steps may belong to ids that only a worker can act for.
+#[cfg(target_os = "linux")]
+fn clear(engine: &roche_engine::local::LocalOptions) {
+    if engine.root.exists() && fs::remove_dir_all(&engine.root).is_err() {
+        empty(engine);
     }
 }
 
@@ -127,14 +141,21 @@ fn above(_: &Environment) -> Result<PathBuf, Failure> {
     Ok(std::env::temp_dir())
 }
 
-/// Removes the workplaces of processes that are gone; what cannot be removed is no failure of this one.
-fn remove_abandoned(above: &Path) {
+/// Removes the workplaces that nobody uses; what cannot be removed is no failure of this one.
+fn remove_abandoned(above: &Path, environment: &Environment) {
     for entry in above.read_dir().into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
-        if process.is_some_and(|process| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{process}")).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
+        if !entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)) {
+            continue;
         }
+        // Held until it is gone.
+        let Some(_lock) = File::open(entry.path()).ok().filter(|file| file.try_lock().is_ok()) else { continue };
+        #[cfg(target_os = "linux")]
+        if let Ok(engine) = crate::embedded::options(&within(&entry.path(), environment)) {
+            clear(&engine);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = environment;
+        let _ = fs::remove_dir_all(entry.path());
     }
 }
 
@@ -162,11 +183,12 @@ mod tests {
         let variables = BTreeMap::from([(CACHE.to_owned(), cache.path().display().to_string())]);
         let environment =
             Environment { variables, folder: project.path().join("shop/src"), stderr_terminal: false, stdout_terminal: false };
-        // One of a process that is gone, and one of a process that is there.
-        let abandoned = cache.path().join(format!("{PREFIX}4294967294-x"));
-        let used = cache.path().join(format!("{PREFIX}1-x"));
+        // One that a process left, and one that is used.
+        let [abandoned, used] = ["a", "b"].map(|name| cache.path().join(format!("{PREFIX}{name}")));
         fs::create_dir_all(abandoned.join("cache")).unwrap();
         fs::create_dir_all(&used).unwrap();
+        let user = File::open(&used).unwrap();
+        user.lock().unwrap();
 
         let read = Project::read(&environment.folder).unwrap();
         let workplace = Workplace::make(&environment).unwrap();

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::folder::{checksum, folder_content, offered};
-use super::image::{There, layout_image, pinned_image, there};
+use super::image::{There, layout_image, not_here, pinned_image, there};
 use super::key::cache_key;
 use super::operate::{host_tree, image_reference, merged, output_numbers, platform_of, recorded, sides};
 use super::result::Ref;
@@ -117,10 +117,14 @@ impl<L: Look> Forecaster<'_, L> {
             "docker-image" => {
                 let reference = image_reference(source)?;
                 if reference.digest().is_none() {
-                    return Ok(Looked::Runs(Cause::Asked));
+                    return if self.offline { Err(not_here(&reference)) } else { Ok(Looked::Runs(Cause::Asked)) };
                 }
                 match pinned_image(self.store, &reference, &platform_of(vertex))? {
-                    Some(image) => self.image(&image),
+                    Some(image) => match self.image(&image)? {
+                        Looked::Runs(Cause::Layers { .. }) if self.offline => Err(not_here(&reference)),
+                        looked => Ok(looked),
+                    },
+                    None if self.offline => Err(not_here(&reference)),
                     None => Ok(Looked::Runs(Cause::UnknownImage)),
                 }
             }

@@ -114,8 +114,7 @@ impl Operator {
 
     fn repository(&self, reference: &Reference) -> Result<Repository, Error> {
         if self.offline {
-            let reason = "it is not in the cache, and no registry may be asked".to_owned();
-            return Err(Error::Registry { reference: reference.familiar(), reason, transient: false });
+            return Err(not_here(reference));
         }
         self.registry.repository(reference, self.options.credentials.clone())
     }
@@ -123,7 +122,8 @@ impl Operator {
     /// Makes an image's tree available; `cached` is whether nothing had to be fetched.
     pub(super) async fn image(&self, reference: &Reference, platform: &Platform, report: &Report) -> Result<(Ref, bool), Error> {
         let found = self.find_image(reference, platform).await?;
-        let origin = Origin::Registry(self.repository(reference)?);
+        let origin =
+            if self.offline { Origin::Nowhere(reference.clone()) } else { Origin::Registry(self.repository(reference)?) };
         let (made, cached) = self.unpacked(&found.image, &origin, &reference.familiar(), report).await?;
         let pinned = fact_name(&reference.clone().with_digest(found.digest), platform);
         Ok((made, cached && !self.fresh.contains(&pinned)))
@@ -273,6 +273,8 @@ impl Operator {
 enum Origin {
     Registry(Repository),
     Layout(Arc<Layout>),
+    /// Its registry may not be asked: what is in the store has to do.
+    Nowhere(Reference),
 }
 
 impl Origin {
@@ -280,6 +282,7 @@ impl Origin {
     async fn fetch(&self, blob: &Descriptor, offset: u64, mut partial: PartialBlob) -> Result<PartialBlob, Error> {
         let layout = match self {
             Self::Registry(repository) => return repository.fetch_blob(blob, offset, partial).await,
+            Self::Nowhere(reference) => return Err(not_here(reference)),
             Self::Layout(layout) => Arc::clone(layout),
         };
         let blob = blob.clone();
@@ -294,6 +297,12 @@ impl Origin {
         };
         tokio::task::spawn_blocking(copying).await.unwrap_or(Err(Error::Cancelled))
     }
+}
+
+/// Says that an image would have to be fetched where nothing may be.
+pub(super) fn not_here(reference: &Reference) -> Error {
+    let reason = "it is not in the cache, and no registry may be asked".to_owned();
+    Error::Registry { reference: reference.familiar(), reason, transient: false }
 }
 
 /// Names an image's manifest and config among the facts; `reference` has a digest.

@@ -38,7 +38,7 @@ pub(super) fn on_nothing(vertex: Digest, on: &Host<'_>) -> Vec<Entry> {
             path: format!("{}{}", host::ZONES, zone.path),
             kind: zone.kind,
             mode: Some(zone.mode),
-            owner: "root",
+            owner: Some("root"),
             size_bytes: zone.size_bytes,
             vertex,
         }));
@@ -72,15 +72,17 @@ impl List {
 
     fn service(&self, name: &str, mode: u32) -> Entry {
         let (path, kind) = (format!("{}/{name}", runtime::FOLDER), EntryKind::File);
-        Entry { path, kind, mode: Some(mode), owner: runtime::USER, size_bytes: None, vertex: self.0 }
+        Entry { path, kind, mode: Some(mode), owner: Some(runtime::USER), size_bytes: None, vertex: self.0 }
     }
 
     fn file(&self, path: &str, size: usize) -> Entry {
         let (path, kind, size_bytes) = (path.to_owned(), EntryKind::File, Some(size as u64));
-        Entry { path, kind, mode: Some(0o644), owner: "root", size_bytes, vertex: self.0 }
+        Entry { path, kind, mode: Some(0o644), owner: Some("root"), size_bytes, vertex: self.0 }
     }
 
     fn folder(&self, path: &str, mode: Option<u32>) -> Entry {
-        Entry { path: path.to_owned(), kind: EntryKind::Folder, mode, owner: "root", size_bytes: None, vertex: self.0 }
+        // Who decides the mode decides the owner.
+        let owner = mode.map(|_| "root");
+        Entry { path: path.to_owned(), kind: EntryKind::Folder, mode, owner, size_bytes: None, vertex: self.0 }
     }
 }

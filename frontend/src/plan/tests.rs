@@ -156,11 +156,11 @@ fn a_folder_that_the_runtime_image_may_have_keeps_its_mode() {
 fn contents_name_every_path_with_its_owner() {
     let dir = tempfile::tempdir().unwrap();
     let plan = plan_of(&project(dir.path(), &[("functions.rs", "fn")]), "r");
-    let lines: Vec<String> = plan.contents.iter().map(|entry| format!("{} {}", entry.path, entry.owner)).collect();
+    let lines: Vec<String> = plan.contents.iter().map(|entry| format!("{} {}", entry.path, entry.owner.unwrap_or("-"))).collect();
     assert_eq!(
         lines,
         [
-            "/app root",
+            "/app -",
             "/app/Cargo.toml rocheuser",
             "/app/roche-service rocheuser",
             "/app/run.sh rocheuser",

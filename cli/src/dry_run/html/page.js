@@ -205,14 +205,14 @@ $("legend").append(...kinds.map((kind) => el("li", {}, el("i", { class: "swatch 
   el("li", {}, el("i", { class: "swatch hot" }), path.timed ? "critical path" : "longest chain"),
   ...[...new Set(forecasts)].sort().map((one) => el("li", {}, el("i", { class: "dot state-" + one }), STATES[one] || one)));
 table("contents", ["path", "kind", "mode", "owner", "size", "made by"], data.contents.map((entry) => [
-  el("code", {}, entry.path), entry.kind, el("code", {}, entry.mode || "\u2013"), entry.owner,
+  el("code", {}, entry.path), entry.kind, el("code", {}, entry.mode || "\u2013"), entry.owner || "\u2013",
   entry.sizeBytes === undefined ? "\u2013" : bytes(entry.sizeBytes), stepButton(entry.vertex)]));
 table("steps", ["step", "kind", "digest", "from", "state"], vertices.map((vertex) => [
   stepButton(vertex.id), el("span", { class: "kind" }, el("i", { class: "swatch " + vertex.kind }), vertex.kind), el("code", { title: vertex.digest || "" }, short(vertex.digest)),
   drawing.inputs[vertex.id].slice(0, 12).map((from) => from + 1).join(", ") + (drawing.inputs[vertex.id].length > 12 ? ", \u2026" : ""),
   state(vertex.id) ? stateText(vertex.id) : "\u2013"]), 200);
 $("inputs").append(list([...data.function.map((file) => [file.path, [bytes(file.sizeBytes) + "  ", digest(file.digest)]]),
-  ...data.bases.map((base) => [base.reference, digest(base.digest)])]));
+  ...data.bases.map((base) => [base.reference, digest(base.digest || base.configDigest)])]));
 const config = data.image.config.config || {};
 const lines = (value) => (value && value.length ? el("pre", {}, value.join("\n")) : "");
 $("config").append(list([

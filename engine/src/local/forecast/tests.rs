@@ -23,13 +23,18 @@ fn tick() -> SystemTime {
 }
 
 fn local(root: &Path) -> Local {
+    reaching(root, true)
+}
+
+/// An engine that asks registries, or none.
+fn reaching(root: &Path, offline: bool) -> Local {
     Local::new(LocalOptions {
         root: root.to_owned(),
         path: OsString::new(),
         clock: tick,
         engine: None,
         registries: RegistryOptions::default(),
-        offline: true,
+        offline,
         keep_storage: KeepStorage::All,
     })
 }
@@ -225,7 +230,13 @@ async fn a_cause_is_named_and_nothing_is_made() {
     let machine = add(Source::local("machine").into(), false);
     let inputs = [image, tagged, layout, strange, ignored, behind, machine].map(Edge::from).into();
     let all = add(Merge { inputs }.into(), false);
-    let forecast = local(&root).forecast(&graph.definition(all.into()), &world.options()).await.unwrap().unwrap();
+    let definition = graph.definition(all.into());
+    let offline = local(&root).forecast(&definition, &world.options()).await.unwrap().unwrap();
+    for vertex in [image, tagged] {
+        let Expected::Runs(Cause::Fails(reason)) = &offline[&vertex] else { panic!("{:?}", offline[&vertex]) };
+        assert!(reason.contains("no registry may be asked"), "{reason}");
+    }
+    let forecast = reaching(&root, false).forecast(&definition, &world.options()).await.unwrap().unwrap();
     let expected = [
         (image, Expected::Runs(Cause::UnknownImage)),
         (tagged, Expected::Runs(Cause::Asked)),

@@ -125,13 +125,15 @@ fn a_full_disk_is_said_so_and_shows_nothing_half_written() {
         let store = opened(&root);
         let small = store.put(b"small").unwrap();
         let first = layer(&store, "first");
+        let free = || rustix::fs::statvfs(&root).unwrap().f_bfree;
+        let before = free();
         let mut writer = store.writer().unwrap();
         let full = writer.write_all(&vec![7; 9 << 20]).unwrap_err();
         assert!(fault::is_full(&fault::file(&root, full)));
         drop(writer);
         // A program that another test starts has the unfinished blob open until it is executed.
         let started = Instant::now();
-        while rustix::fs::statvfs(&root).unwrap().f_bfree < 1 << 10 {
+        while free() < before {
             assert!(started.elapsed() < Duration::from_secs(30), "an unfinished blob was not removed");
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -68,6 +68,8 @@ END;
 pub(super) struct Index {
     connection: Mutex<Connection>,
     path: PathBuf,
+    /// Whether anything beside it may be written.
+    writes: bool,
 }
 
 impl Index {
@@ -75,21 +77,25 @@ impl Index {
     ///
     /// Fails where a newer version of this code has written it.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
-        Self::open_with(path, |path| Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE))
+        Self::open_with(path, true, |path| Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE))
     }
 
     /// Opens the index to read it alone; nothing where [`Index::open`] has nothing.
     pub(super) fn open_to_read(path: &Path) -> Result<Option<Self>, Error> {
-        Self::open_with(path, Self::connect_to_read)
+        Self::open_with(path, false, Self::connect_to_read)
     }
 
-    fn open_with(path: &Path, connect: fn(&Path) -> rusqlite::Result<(Connection, i64)>) -> Result<Option<Self>, Error> {
+    fn open_with(
+        path: &Path,
+        writes: bool,
+        connect: fn(&Path) -> rusqlite::Result<(Connection, i64)>,
+    ) -> Result<Option<Self>, Error> {
         if !path.exists() || marker(path).exists() {
             return Ok(None);
         }
         match connect(path) {
             Ok((_, ..SCHEMA)) => Ok(None),
-            Ok((connection, SCHEMA)) => Ok(Some(Self { connection: Mutex::new(connection), path: path.to_owned() })),
+            Ok((connection, SCHEMA)) => Ok(Some(Self { connection: Mutex::new(connection), path: path.to_owned(), writes })),
             Ok((_, schema)) => Err(fault::unusable(
                 path,
                 format!(
@@ -97,7 +103,7 @@ impl Index {
                 ),
             )),
             Err(error) if is_damage(&error) => Ok(None),
-            Err(error) => Err(explain(path, error)),
+            Err(error) => Err(explain(path, error, writes)),
         }
     }
 
@@ -111,8 +117,8 @@ impl Index {
             fault::absent(fs::remove_file(&stale)).map_err(|error| fault::file(&stale, error))?;
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let (connection, _) = Self::connect(path, flags).map_err(|error| explain(path, error))?;
-        let index = Self { connection: Mutex::new(connection), path: path.to_owned() };
+        let (connection, _) = Self::connect(path, flags).map_err(|error| explain(path, error, true))?;
+        let index = Self { connection: Mutex::new(connection), path: path.to_owned(), writes: true };
         index.write(|tx| {
             tx.execute_batch(TABLES)?;
             tx.pragma_update(None, "user_version", SCHEMA)?;
@@ -166,10 +172,10 @@ impl Index {
         done.map_err(|fault| match fault {
             Fault::Engine(error) => error,
             Fault::Sql(error) => {
-                if is_damage(&error) {
+                if is_damage(&error) && self.writes {
                     self.mark_damaged();
                 }
-                explain(&self.path, error)
+                explain(&self.path, error, self.writes)
             }
         })
     }
@@ -202,7 +208,11 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
-fn explain(path: &Path, error: rusqlite::Error) -> Error {
+/// Says what went wrong; where nothing may be written, the folder is not tried either.
+fn explain(path: &Path, error: rusqlite::Error, writes: bool) -> Error {
+    if is_damage(&error) && !writes {
+        return Error::Integrity(format!("{}: {error}; the next build makes the index anew", path.display()));
+    }
     if is_damage(&error) {
         return Error::Integrity(format!("{}: {error}; the index is made anew at the next start", path.display()));
     }
@@ -210,6 +220,7 @@ fn explain(path: &Path, error: rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             fault::unusable(path, format!("another process has been writing for {} s; wait until it ends", BUSY.as_secs()))
         }
+        _ if !writes => fault::unusable(path, error.to_string()),
         _ => fault::sqlite(path, &error),
     }
 }
@@ -260,8 +271,10 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[20 * 4096..].fill(0x5a);
         fs::write(&path, bytes).unwrap();
-        let index = Index::open(&path).unwrap().unwrap();
+        let (index, looked) = (Index::open(&path).unwrap().unwrap(), Index::open_to_read(&path).unwrap().unwrap());
         let count = |tx: &Transaction<'_>| Ok(tx.query_row("SELECT sum(size_bytes) FROM blobs", [], |row| row.get::<_, i64>(0))?);
+        assert!(matches!(looked.read(count), Err(Error::Integrity(_))));
+        assert!(Index::open(&path).unwrap().is_some(), "who only looks has marked it");
         assert!(matches!(index.read(count), Err(Error::Integrity(_))));
         assert!(Index::open(&path).unwrap().is_none());
     }

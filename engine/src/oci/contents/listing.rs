@@ -34,11 +34,13 @@ impl Look for () {
 pub(super) struct Listing<'a> {
     layer: usize,
     look: &'a mut dyn Look,
+    hashed_bytes: &'a mut u64,
 }
 
 impl<'a> Listing<'a> {
-    pub(super) fn new(layer: usize, look: &'a mut dyn Look) -> Self {
-        Self { layer, look }
+    /// A sink for one layer, which adds to `hashed_bytes` how long its files are, holes counted.
+    pub(super) fn new(layer: usize, look: &'a mut dyn Look, hashed_bytes: &'a mut u64) -> Self {
+        Self { layer, look, hashed_bytes }
     }
 }
 
@@ -69,6 +71,7 @@ impl Sink for Listing<'_> {
             }
             Ok(())
         });
+        *self.hashed_bytes += size_bytes;
         if wanted > 0 && result.is_ok() {
             self.look.take(self.layer, path, &start);
         }

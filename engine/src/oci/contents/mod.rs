@@ -30,9 +30,9 @@ use overlay::Overlay;
 pub struct Limits {
     /// The most files, folders and links.
     pub entries: u64,
-    /// The most bytes of paths, link targets and attributes.
+    /// The most bytes of paths, link targets and attributes; a file's attributes count for each of its names.
     pub path_bytes: u64,
-    /// The most bytes of decompressed layers.
+    /// The most bytes of decompressed layers, or of the files in them where those are longer: holes are hashed as well.
     pub content_bytes: u64,
 }
 
@@ -59,13 +59,14 @@ pub fn read(image: &OpenImage, limits: Limits, look: &mut dyn Look) -> Result<Co
             content_bytes: left.content_bytes,
             ..layer::Limits::default()
         };
-        let sink = Listing::new(number, look);
+        let mut hashed_bytes = 0;
+        let sink = Listing::new(number, look, &mut hashed_bytes);
         let (tree, passed) = stream::checked(blob, file, left.content_bytes, |tar| read::read(tar, &overlay, sink, &costs));
         // A parse that ended early is explained by the blob, if that is damaged; else it tells itself.
         let tree = match (tree, passed) {
             (Ok(tree), Ok(passed)) => {
                 wrong(&passed, file).map_or(Ok(()), |what| Err(Error::Integrity(format!("{}: {what}", name(image, number)))))?;
-                left.content_bytes = left.content_bytes.saturating_sub(passed.content_bytes);
+                left.content_bytes = left.content_bytes.saturating_sub(passed.content_bytes.max(hashed_bytes));
                 tree
             }
             (Err(failure), _) => return Err(failed(failure)),
@@ -80,7 +81,7 @@ pub fn read(image: &OpenImage, limits: Limits, look: &mut dyn Look) -> Result<Co
 
 /// Returns what of the metadata's limit a node takes.
 fn cost(path: &[u8], node: &layer::Node) -> u64 {
-    let attributes: usize = node.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let attributes = layer::xattrs::cost_bytes(&node.xattrs);
     let target = match &node.kind {
         layer::Kind::Symlink { target: text } | layer::Kind::Hardlink { to: text } => text.len(),
         _ => 0,

@@ -10,11 +10,13 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use tokio::runtime::Handle;
 
 use super::stream::Pieces;
+use crate::oci::descriptor::OCI_MANIFEST;
 use crate::oci::docker_archive::DockerArchive;
 use crate::oci::image::{Blobs as _, Config};
 use crate::oci::registry::Found;
-use crate::oci::{Descriptor, Image, Layout, Repository};
+use crate::oci::{Descriptor, Image, Index, Layout, Repository};
 use crate::op::Platform;
+use crate::text::shown;
 use crate::{Digest, Error};
 
 /// How many pieces of a download wait to be read.
@@ -54,9 +56,11 @@ impl OpenImage {
     /// Opens an OCI layout, as a folder or an archive, or a docker archive. Of several images in it, `name` says which.
     pub fn in_file(path: &Path, name: Option<&str>, platform: &Platform) -> Result<Self, Error> {
         if let Some(archive) = DockerArchive::open(path)? {
+            NotOne::refused(path, name, "docker-archive", archive.count(name), archive.names())?;
             return archive.image(name);
         }
         let layout = Layout::open(path)?;
+        NotOne::refused(path, name, "oci-layout", layout.count(name), layout.names())?;
         let (digest, image) = layout.image(name, platform)?;
         let blobs = image.manifest.layers.clone();
         let open = move |number: usize| {
@@ -64,6 +68,21 @@ impl OpenImage {
             Ok(Box::new(blob) as Box<dyn Read + Send>)
         };
         Ok(Self::of(path.display().to_string(), digest, image, Box::new(open)))
+    }
+
+    /// Returns the kind of a file, and names of the images in it, where an error of [`OpenImage::in_file`] is that none or several
+    /// of them are meant.
+    pub fn choices(error: &Error) -> Option<(&'static str, &[String])> {
+        let Error::File { source, .. } = error else { return None };
+        let not_one = source.get_ref()?.downcast_ref::<NotOne>()?;
+        Some((not_one.kind, &not_one.names))
+    }
+
+    /// Says whether it runs on a platform; one that does not say what it is for does.
+    pub fn is_for(&self, platform: &Platform) -> bool {
+        let own = &self.config.platform;
+        let entry = Descriptor { platform: Some(own.clone()), ..Descriptor::new(OCI_MANIFEST, self.id, 0) };
+        own.architecture.is_empty() || Index { manifests: vec![entry] }.choose(platform).is_ok()
     }
 
     /// Opens an image that a registry has. Its layers are fetched while they are read, with the help of `runtime`.
@@ -105,6 +124,31 @@ impl OpenImage {
     pub(super) fn open(&self, number: usize) -> io::Result<Box<dyn Read + Send>> {
         let blob = (self.open)(number)?;
         Ok(Box::new(blob.take(self.layers[number].size_bytes.saturating_add(1))))
+    }
+}
+
+/// A file has several images, and no name or one that means none or several of them was given.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}; it has {}", shown(&names.iter().take(20).map(String::as_str).collect::<Vec<_>>().join(", ")))]
+struct NotOne {
+    what: String,
+    /// What stands in front of a path to it.
+    kind: &'static str,
+    names: Vec<String>,
+}
+
+impl NotOne {
+    /// Refuses whatever is not one image; a file without any is no matter of names.
+    fn refused(path: &Path, name: Option<&str>, kind: &'static str, found: usize, names: Vec<String>) -> Result<(), Error> {
+        let what = match (found, name.map(shown)) {
+            (1, _) => return Ok(()),
+            _ if names.is_empty() => return Ok(()),
+            (0, name) => format!("no image in it is \"{}\"", name.unwrap_or_default()),
+            (_, Some(name)) => format!("{found} images in it are \"{name}\""),
+            (_, None) => format!("{found} images are in it, and none is named"),
+        };
+        let source = io::Error::new(io::ErrorKind::InvalidInput, Self { what, kind, names });
+        Err(Error::File { path: path.to_owned(), source })
     }
 }
 

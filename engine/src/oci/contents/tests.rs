@@ -232,3 +232,56 @@ fn files_are_looked_into_where_that_is_wanted() {
     read(&image(layers.map(Tar::end).into(), |_| {}), Limits::default(), &mut keys).unwrap();
     assert_eq!(keys.0, [(0, b"a.key".to_vec(), 6), (1, b"c.key".to_vec(), 300_000), (1, b"d".to_vec(), 13)]);
 }
+
+/// Reads layers of hand-made archives within a limit on paths.
+fn within_a_mebibyte(layers: Vec<Tar>) -> Result<Contents, Error> {
+    let limits = Limits { path_bytes: 1 << 20, ..Limits::default() };
+    read(&image(layers.into_iter().map(Tar::end).collect(), |_| {}), limits, &mut ())
+}
+
+#[test]
+fn what_names_repeat_is_paid_for_each_time() {
+    let attribute = |tar: Tar, value: &str| tar.pax(&[("SCHILY.xattr.user.a", value)]);
+    let links = |tar: Tar, target: &str| (0..500).fold(tar, |tar, number| tar.hardlink(&format!("l{number}"), target));
+    let large = "x".repeat(60 << 10);
+    let deep = vec!["a".repeat(250); 12].join("/");
+    let deep = || Tar::new().pax(&[("path", &format!("{deep}/f"))]).file("f").pax(&[("linkpath", &deep)]).symlink("s", "x");
+    let hostile = [
+        ("attributes of a file with many names", links(attribute(Tar::new(), &large).file("a"), "a")),
+        ("attributes that the last of many names adds", attribute(links(Tar::new().file("a"), "a"), &large).hardlink("z", "a")),
+        ("a long path behind a short target", links(deep(), "s/f")),
+        ("long paths of whiteouts", (0..500).fold(deep(), |tar, number| tar.file(&format!("s/.wh.{number}")))),
+    ];
+    for (name, tar) in hostile {
+        let Err(error) = within_a_mebibyte(vec![tar]) else { panic!("{name}: nothing was refused") };
+        assert!(matches!(&error, Error::Resource(text) if text.contains("paths and attributes")), "{name}: {error}");
+    }
+    let folders = (0..7).fold(Tar::new(), |tar, number| attribute(tar, &large).dir(&format!("d{number}")));
+    let inside = || (0..7).fold(Tar::new(), |tar, number| tar.file(&format!("d{number}/f")));
+    let error = within_a_mebibyte(vec![folders, inside(), inside()]).map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Resource(text) if text.contains("layer 3 of 3")), "{error}");
+    // As real images have them.
+    let capability = Tar::new().pax(&[("SCHILY.xattr.security.capability", &"c".repeat(20))]).file("a");
+    let real = within_a_mebibyte(vec![links(capability, "a"), links(Tar::new().file("a"), "a")]).unwrap();
+    assert_eq!(shown(&real).len(), 501);
+    assert_eq!(real.layers()[0].nodes[&b"l499"[..]].xattrs.len(), 1);
+}
+
+#[test]
+fn holes_count_for_the_whole_image() {
+    let hole = |tar: Tar, size: u64| tar.with(b'S', "a", |header| header.sparse(&[(0, 1)], size)).content("x");
+    let read = |layers: Vec<Tar>| {
+        let limits = Limits { content_bytes: 1 << 20, ..Limits::default() };
+        read(&image(layers.into_iter().map(Tar::end).collect(), |_| {}), limits, &mut ())
+    };
+    let half = || hole(Tar::new(), 600 << 10);
+    // What a layer replaces itself was read as well.
+    for layers in [vec![half(), Tar::new(), half()], vec![half().file("a").content("y"), half()]] {
+        let (last, error) = (layers.len(), read(layers).map(drop).unwrap_err());
+        let layer = format!("layer {last} of {last}");
+        assert!(matches!(&error, Error::Resource(text) if text.contains(&layer) && text.contains("content")), "{error}");
+    }
+    assert!(read((0..3).map(|_| hole(Tar::new(), 300 << 10)).collect()).is_ok());
+    // Bytes and holes are not counted twice.
+    assert!(read((0..3).map(|_| Tar::new().file("a").content(&"x".repeat(300 << 10))).collect()).is_ok());
+}

@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Reference;
 use crate::oci::archive::places;
 use crate::oci::contents::{LayerFile, OpenImage};
 use crate::oci::document::{MAX_LAYERS, MAX_MANIFEST_BYTES};
 use crate::oci::image::{Config, MAX_CONFIG_BYTES};
-use crate::oci::layout::Section;
+use crate::oci::layout::{Layout, Section};
 use crate::text::shown;
 use crate::{Digest, Error};
 
@@ -35,6 +34,15 @@ struct Listed {
     config: String,
     repo_tags: Option<Vec<String>>,
     layers: Option<Vec<String>>,
+}
+
+impl Listed {
+    /// Returns the digest of the config, if its file is called by it.
+    fn id(&self) -> String {
+        let hex = self.config.rsplit('/').next().unwrap_or_default();
+        let hex = hex.strip_suffix(".json").unwrap_or(hex);
+        format!("sha256:{}", hex.strip_prefix("sha256:").unwrap_or(hex))
+    }
 }
 
 impl DockerArchive {
@@ -59,10 +67,7 @@ impl DockerArchive {
     pub fn image(self, name: Option<&str>) -> Result<OpenImage, Error> {
         let listed = self.listed(name)?;
         let config_bytes = self.small(&listed.config, MAX_CONFIG_BYTES)?;
-        let hex = listed.config.rsplit('/').next().unwrap_or_default();
-        let hex = hex.strip_suffix(".json").unwrap_or(hex);
-        let hex = hex.strip_prefix("sha256:").unwrap_or(hex);
-        let named: Option<Digest> = format!("sha256:{hex}").parse().ok();
+        let named: Option<Digest> = listed.id().parse().ok();
         if let Some(named) = named.filter(|named| *named != Digest::of(&config_bytes)) {
             return Err(self.untrue(&format!("the config {named} was expected, and {} came", Digest::of(&config_bytes))));
         }
@@ -87,24 +92,42 @@ impl DockerArchive {
         Ok(OpenImage::without_manifest(self.path.display().to_string(), config, config_bytes, layers, Box::new(open)))
     }
 
-    fn listed(&self, name: Option<&str>) -> Result<&Listed, Error> {
-        let full = |name: &str| name.parse::<Reference>().map_or_else(|_| name.to_owned(), |name| name.tagged().to_string());
-        let tags = |listed: &Listed| listed.repo_tags.clone().unwrap_or_default();
-        let is_meant = |listed: &&Listed| match name {
-            None => true,
-            Some(name) => tags(listed).iter().any(|tag| full(tag) == full(name)) || listed.config.contains(name),
+    /// Returns how many images a name means: a full one, a tag, the digest of a config; without a name, all are meant.
+    pub(in crate::oci) fn count(&self, name: Option<&str>) -> usize {
+        self.meant(name).len()
+    }
+
+    /// Returns a name for every image that means it alone, where it has one.
+    pub(in crate::oci) fn names(&self) -> Vec<String> {
+        let name = |image: &Listed| {
+            let tags = image.repo_tags.iter().flatten().cloned();
+            let mut names = tags.chain([image.id(), image.config.clone()]);
+            names.find(|name| Layout::is_plain(name) && self.count(Some(name)) == 1)
         };
-        let mut meant = self.images.iter().filter(is_meant);
-        match (meant.next(), meant.next()) {
-            (Some(listed), None) => Ok(listed),
-            (found, _) => {
-                let names = self.images.iter().take(20).map(|image| tags(image).first().unwrap_or(&image.config).clone());
-                let names = shown(&names.collect::<Vec<_>>().join(", "));
-                let wish = name.map_or("one image".to_owned(), |name| format!("\"{}\"", shown(name)));
-                let what = if found.is_some() { "more than one image is" } else { "no image is" };
-                Err(self.untrue(&format!("{what} {wish}; name one of: {names}")))
-            }
+        self.images.iter().filter_map(name).collect()
+    }
+
+    fn listed(&self, name: Option<&str>) -> Result<&Listed, Error> {
+        match &self.meant(name)[..] {
+            [listed] => Ok(listed),
+            [] => Err(self.untrue("no image is in it")),
+            _ => Err(self.untrue("several images are in it")),
         }
+    }
+
+    /// Finds the images that are called so; a tag alone counts where nothing is called so in full.
+    fn meant(&self, name: Option<&str>) -> Vec<&Listed> {
+        let Some(name) = name else { return self.images.iter().collect() };
+        let tags = |image: &Listed| image.repo_tags.clone().unwrap_or_default();
+        let is_called = |image: &&Listed| {
+            image.id() == name || image.config == name || tags(image).iter().any(|tag| Layout::full(tag) == Layout::full(name))
+        };
+        let called: Vec<&Listed> = self.images.iter().filter(is_called).collect();
+        if !called.is_empty() {
+            return called;
+        }
+        let is_tagged = |image: &&Listed| tags(image).iter().any(|tag| tag.rsplit_once(':').is_some_and(|(_, tag)| tag == name));
+        self.images.iter().filter(is_tagged).collect()
     }
 
     fn place(&self, name: &str) -> Result<(u64, u64), Error> {

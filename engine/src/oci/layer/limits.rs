@@ -13,7 +13,7 @@ pub(crate) struct Limits {
     pub(crate) content_bytes: u64,
     /// Headers, and folders that stand only in other entries' paths.
     pub(crate) entries: u64,
-    /// The sum of all paths, link targets and attributes.
+    /// The sum of all paths, link targets and attributes; those of a hard link are counted again.
     pub(crate) metadata_bytes: u64,
     /// One PAX header, long name or sparse map.
     pub(crate) header_bytes: u64,

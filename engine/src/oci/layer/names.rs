@@ -2,13 +2,15 @@
 //!
 //! Here, not on a disk, is decided where an entry's path leads: parents that are symbolic links, in this layer or below, are
 //! followed inside the root, as containerd does on the mounted layers. Invariant: a path that [`Names::resolve`] returns has no
-//! link, no `.` and no `..` in it, so the disk is never asked to follow one.
+//! link, no `.` and no `..` in it, so the disk is never asked to follow one; what a tree repeats for a file's further names has
+//! been paid for with each of them.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::path;
+use super::limits::Budget;
 use super::tree::{Kind, Node, Tree};
 use super::view::View;
+use super::{UnpackError, path, xattrs};
 
 /// As many links as Linux follows in one path.
 const MOST_LINKS: usize = 40;
@@ -141,22 +143,26 @@ impl<'a> Names<'a> {
         folders.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Makes the tree.
-    pub(super) fn into_tree(self) -> Tree {
+    /// Makes the tree. Further names repeat their file's attributes and its first name, and pay for these here: only now is
+    /// known how many attributes the last of its links gave it.
+    pub(super) fn into_tree(self, budget: &mut Budget) -> Result<Tree, UnpackError> {
         let mut first_names: HashMap<usize, Vec<u8>> = HashMap::new();
         let mut nodes = BTreeMap::new();
         for (name, place) in self.names {
-            let node = self.nodes[place].clone();
+            let node = &self.nodes[place];
             let node = match first_names.get(&place) {
-                Some(first) => Node { kind: Kind::Hardlink { to: first.clone() }, ..node },
+                Some(first) => {
+                    budget.metadata(first.len() + xattrs::cost_bytes(&node.xattrs), &path::shown(&name))?;
+                    Node { kind: Kind::Hardlink { to: first.clone() }, ..node.clone() }
+                }
                 None => {
                     first_names.insert(place, name.clone());
-                    node
+                    node.clone()
                 }
             };
             nodes.insert(name, node);
         }
-        Tree { nodes }
+        Ok(Tree { nodes })
     }
 
     /// Returns what the layers up to this one show.

@@ -14,9 +14,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::entries::{Entries, Entry, Piece, What};
 use super::names::{Below, Names};
-use super::path;
 use super::tree::{Kind, Node, Tree};
-use super::{Limits, UnpackError};
+use super::{Limits, UnpackError, path, xattrs};
 
 /// In front of a name that the layers below lose.
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
@@ -89,8 +88,9 @@ impl<R: Read, S: Sink> Layer<'_, R, S> {
             let node = self.names.node(&name).expect("it was listed just now");
             self.sink.finish_folder(&name, node).map_err(|source| UnpackError::Write { entry: path::shown(&name), source })?;
         }
+        let tree = self.names.into_tree(&mut self.entries.budget)?;
         self.entries.drain()?;
-        Ok(self.names.into_tree())
+        Ok(tree)
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
@@ -114,7 +114,9 @@ impl<R: Read, S: Sink> Layer<'_, R, S> {
             if matches!(hidden, b"" | b"." | b"..") {
                 return Err(self.entries.refused("it is a whiteout of no name"));
             }
-            return self.whiteout(path::join(&folder, hidden));
+            let path = path::join(&folder, hidden);
+            self.entries.budget.metadata(path.len(), &path::shown(&path))?;
+            return self.whiteout(path);
         }
         let path = path::join(&folder, last);
         self.check_length(&path)?;
@@ -128,8 +130,7 @@ impl<R: Read, S: Sink> Layer<'_, R, S> {
             What::Hardlink(target) => Some(self.link_target(target, &path)?),
             _ => None,
         };
-        let metadata: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.entries.budget.metadata(path.len() + metadata, &path::shown(&path))?;
+        self.entries.budget.metadata(path.len() + xattrs::cost_bytes(&xattrs), &path::shown(&path))?;
         let mut hides_below = false;
         if let Some(before) = self.names.node(&path) {
             if before.is_folder() && what == What::Folder {
@@ -192,8 +193,8 @@ impl<R: Read, S: Sink> Layer<'_, R, S> {
         for folder in self.names.missing_folders(path).map_err(|reason| self.entries.refused(reason))? {
             let at = self.entries.at().to_owned();
             self.entries.budget.entry(&at)?;
-            self.entries.budget.metadata(folder.len(), &at)?;
             let mut node = self.names.implied(&folder);
+            self.entries.budget.metadata(folder.len() + xattrs::cost_bytes(&node.xattrs), &at)?;
             if self.names.node(&folder).is_some() {
                 node.kind = Kind::Folder { opaque: true };
                 self.names.remove(&folder);

@@ -8,6 +8,14 @@ use std::collections::BTreeMap;
 /// Attributes by name.
 pub(crate) type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// What an attribute takes beside its name and value; an empty one takes memory, too.
+const ATTRIBUTE_BYTES: usize = 64;
+
+/// Returns about how much memory attributes take.
+pub(crate) fn cost_bytes(xattrs: &Xattrs) -> usize {
+    xattrs.iter().map(|(name, value)| name.len() + value.len() + ATTRIBUTE_BYTES).sum()
+}
+
 /// Says whether an attribute is content.
 pub(crate) fn is_content(name: &[u8]) -> bool {
     let overlay = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");

@@ -3,7 +3,7 @@
 //! Invariant: an image that is returned has been checked against its digests, and a blob that is
 //! opened is a regular file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{IMAGE_NAME, REF_NAME, blob_path};
+use crate::oci::Reference;
 use crate::oci::archive::places;
 use crate::oci::descriptor::{Descriptor, OCI_INDEX};
 use crate::oci::document::{Document, DocumentError, Index, MAX_MANIFEST_BYTES};
@@ -96,30 +97,60 @@ impl Layout {
         Err(self.untrue("its indices stand too deep in each other"))
     }
 
-    fn entry(&self, name: Option<&str>) -> Result<&Descriptor, Error> {
-        let is_meant = |entry: &&Descriptor| match name {
-            None => true,
-            Some(name) => {
-                let is = |key: &str| entry.annotations.get(key).is_some_and(|value| value == name);
-                is(IMAGE_NAME) || is(REF_NAME) || entry.digest.to_string() == name
-            }
+    /// Returns how many images a name means; without a name, all are meant.
+    pub(in crate::oci) fn count(&self, name: Option<&str>) -> usize {
+        self.meant(name).iter().map(|entry| entry.digest).collect::<BTreeSet<Digest>>().len()
+    }
+
+    /// Returns a name for every image, or its digest where none means it alone.
+    pub(in crate::oci) fn names(&self) -> Vec<String> {
+        let name = |entry: &Descriptor| {
+            let names = [IMAGE_NAME, REF_NAME].into_iter().filter_map(|key| entry.annotations.get(key)).cloned();
+            let mut names = names.filter(|name| Self::is_plain(name) && self.count(Some(name)) == 1);
+            names.next().unwrap_or_else(|| entry.digest.to_string())
         };
-        let mut meant = self.index.manifests.iter().filter(is_meant);
-        match (meant.next(), name) {
-            (Some(first), _) if meant.all(|other| other.digest == first.digest) => Ok(first),
-            (found, _) => {
-                let names = self.index.manifests.iter().take(20);
-                let names: Vec<String> = names
-                    .map(|entry| match entry.annotations.get(IMAGE_NAME).or(entry.annotations.get(REF_NAME)) {
-                        Some(name) => name.clone(),
-                        None => entry.digest.to_string(),
-                    })
-                    .collect();
+        self.index.manifests.iter().map(name).collect()
+    }
+
+    /// Brings an image's name into one form; what is none stays as it is.
+    pub(in crate::oci) fn full(name: &str) -> String {
+        name.parse::<Reference>().map_or_else(|_| name.to_owned(), |name| name.tagged().to_string())
+    }
+
+    /// Says whether a name may be pasted as it is.
+    pub(in crate::oci) fn is_plain(name: &str) -> bool {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:@+".contains(&byte))
+    }
+
+    fn entry(&self, name: Option<&str>) -> Result<&Descriptor, Error> {
+        let meant = self.meant(name);
+        match meant.first() {
+            Some(first) if meant.iter().all(|other| other.digest == first.digest) => Ok(first),
+            found => {
+                let names: Vec<String> = self.names().into_iter().take(20).collect();
                 let wish = name.map_or("one image".to_owned(), |name| format!("\"{}\"", shown(name)));
                 let what = if found.is_some() { "more than one image is" } else { "no image is" };
                 Err(self.untrue(&format!("{what} {wish}; name one of: {}", shown(&names.join(", ")))))
             }
         }
+    }
+
+    /// Finds the entries that are called so; a tag alone counts where nothing is called so in full.
+    fn meant(&self, name: Option<&str>) -> Vec<&Descriptor> {
+        let Some(name) = name else { return self.index.manifests.iter().collect() };
+        let wanted = Self::full(name);
+        let is_called = |entry: &&Descriptor| {
+            let is = |key: &str| {
+                entry.annotations.get(key).is_some_and(|value| value.contains([':', '/']) && Self::full(value) == wanted)
+            };
+            is(IMAGE_NAME) || is(REF_NAME) || entry.digest.to_string() == name
+        };
+        let called: Vec<&Descriptor> = self.index.manifests.iter().filter(is_called).collect();
+        if !called.is_empty() {
+            return called;
+        }
+        let is = |entry: &Descriptor, key: &str| entry.annotations.get(key).is_some_and(|value| value == name);
+        self.index.manifests.iter().filter(|entry| is(entry, REF_NAME) || is(entry, IMAGE_NAME)).collect()
     }
 
     /// Reads a document that a descriptor names.
@@ -239,7 +270,9 @@ mod tests {
         let (image, blobs) = image(&[b"one", b"two"]);
         for path in both(folder.path(), &image, &blobs) {
             let layout = Layout::open(&path).unwrap();
-            for name in [None, Some("1"), Some("docker.io/library/a:1"), Some(image.descriptor.digest.to_string().as_str())] {
+            for name in
+                [None, Some("1"), Some("a:1"), Some("docker.io/library/a:1"), Some(image.descriptor.digest.to_string().as_str())]
+            {
                 assert_eq!(layout.image(name, &linux()).unwrap(), (image.descriptor.digest, image.clone()), "{name:?}");
             }
             let error = layout.image(Some("2"), &linux()).unwrap_err().to_string();
