@@ -273,6 +273,7 @@ mod tests {
         let (shown, secrets) = without_secrets("|2 NPM_TOKEN=abc DEBUG=1 /bin/sh -c make");
         assert_eq!((shown.as_str(), secrets), ("|2 NPM_TOKEN=(hidden) DEBUG=1 /bin/sh -c make", vec!["NPM_TOKEN".to_owned()]));
     }
+
     #[test]
     fn values_of_several_words_are_hidden_to_their_end() {
         for (created_by, expected, names) in [
