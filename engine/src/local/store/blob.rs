@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::fault::{self, Fault};
 use super::hold::Held;
+use super::lock::Locked;
 use super::{Store, usage};
 use crate::{Digest, Error};
 
@@ -22,7 +23,7 @@ const BUFFER: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct BlobWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<Locked>,
     hash: Sha256,
     size_bytes: u64,
 }

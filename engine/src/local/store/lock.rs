@@ -5,7 +5,8 @@
 //! kernel lets go for a process that is killed.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -13,11 +14,87 @@ use rustix::fs::OFlags;
 
 use super::fault;
 
+/// An open file or folder that is locked, until this is dropped.
+///
+/// Closing it would not be enough: a process that another thread starts at that moment has it open
+/// too, from its fork to its exec, and the lock is the open file's.
+#[derive(Debug)]
+pub(super) struct Locked(File);
+
+impl Locked {
+    /// Locks a file, whoever has to be waited for.
+    pub(super) fn exclusive(file: File) -> io::Result<Self> {
+        uninterrupted(|| file.lock())?;
+        Ok(Self(file))
+    }
+
+    /// Locks a file with others that do the same, whoever else has to be waited for.
+    pub(super) fn shared(file: File) -> io::Result<Self> {
+        uninterrupted(|| file.lock_shared())?;
+        Ok(Self(file))
+    }
+
+    /// Locks a file where nobody else has.
+    pub(super) fn try_exclusive(file: File) -> io::Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Says whether `path` still names the file.
+    pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let open = self.metadata()?;
+        let named = fault::absent(fs::symlink_metadata(path))?;
+        Ok(named.is_some_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino())))
+    }
+}
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
+
+impl Write for Locked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Where this fails, closing it lets go.
+        let _ = self.0.unlock();
+    }
+}
+
+fn uninterrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// An exclusive lock between processes and between threads; let go on drop.
 #[derive(Debug)]
 pub struct FileLock {
-    /// Held open: the lock is the open file's.
-    _file: File,
+    file: Locked,
     path: PathBuf,
 }
 
@@ -25,10 +102,9 @@ impl FileLock {
     /// Takes the lock, whoever has to be waited for.
     pub(super) fn wait(path: &Path) -> io::Result<Self> {
         loop {
-            let file = open(path)?;
-            exclusive(&file)?;
-            if is_at(&file, path)? {
-                return Ok(Self { _file: file, path: path.to_owned() });
+            let file = Locked::exclusive(open(path)?)?;
+            if file.is_at(path)? {
+                return Ok(Self { file, path: path.to_owned() });
             }
         }
     }
@@ -36,12 +112,9 @@ impl FileLock {
     /// Takes the lock where nobody holds it.
     pub(super) fn take(path: &Path) -> io::Result<Option<Self>> {
         loop {
-            let file = open(path)?;
-            if !try_exclusive(&file)? {
-                return Ok(None);
-            }
-            if is_at(&file, path)? {
-                return Ok(Some(Self { _file: file, path: path.to_owned() }));
+            let Some(file) = Locked::try_exclusive(open(path)?)? else { return Ok(None) };
+            if file.is_at(path)? {
+                return Ok(Some(Self { file, path: path.to_owned() }));
             }
         }
     }
@@ -61,32 +134,6 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)
 }
 
-/// Locks an open file or folder, whoever has to be waited for.
-pub(super) fn exclusive(file: &File) -> io::Result<()> {
-    loop {
-        match file.lock() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
-}
-
-/// Locks an open file or folder where nobody else has; says whether it did.
-pub(super) fn try_exclusive(file: &File) -> io::Result<bool> {
-    match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-/// Says whether `path` still names the open file.
-pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let open = file.metadata()?;
-    let named = fault::absent(fs::symlink_metadata(path))?;
-    Ok(named.is_some_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino())))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -102,6 +149,19 @@ mod tests {
         drop(held);
         assert!(!path.exists());
         assert!(FileLock::take(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_let_go_is_free_though_a_process_that_is_being_started_has_it_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = FileLock::take(&path).unwrap().unwrap();
+        let inherited = held.file.try_clone().unwrap();
+        fs::hard_link(&path, folder.path().join("same")).unwrap();
+        drop(held);
+        let same = File::open(folder.path().join("same")).unwrap();
+        assert!(Locked::try_exclusive(same).unwrap().is_some());
+        drop(inherited);
     }
 
     #[test]

@@ -43,7 +43,7 @@ mod usage;
 mod verify;
 mod work;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -62,6 +62,7 @@ pub use work::{Remove, WorkDir};
 
 use hold::Lease;
 use index::Index;
+use lock::Locked;
 
 use crate::{Digest, Error};
 
@@ -85,7 +86,7 @@ pub struct Store {
     index: Index,
     lease: Lease,
     /// The shared lock that says: this index is in use.
-    _open: File,
+    _open: Locked,
 }
 
 impl Store {
@@ -176,23 +177,22 @@ fn check_owner(root: &Path) -> Result<(), Error> {
 
 /// Opens the index, which is first made anew from the files where it is lost: alone, so that no
 /// process goes on with one that nobody else sees.
-fn open_index(root: &Path, clock: Clock) -> Result<(Index, File), Error> {
+fn open_index(root: &Path, clock: Clock) -> Result<(Index, Locked), Error> {
     let path = root.join("index.db");
     let gate = root.join("locks/open");
     let failed = |error| fault::file(&gate, error);
-    let file = lock::open(&gate).map_err(failed)?;
+    let open = || lock::open(&gate);
     for _ in 0..PATIENCE.as_millis() / ASK.as_millis() {
-        file.lock_shared().map_err(failed)?;
+        let in_use = open().and_then(Locked::shared).map_err(failed)?;
         if let Some(index) = Index::open(&path)? {
-            return Ok((index, file));
+            return Ok((index, in_use));
         }
-        file.unlock().map_err(failed)?;
-        if lock::try_exclusive(&file).map_err(failed)? {
+        drop(in_use);
+        if let Some(_alone) = open().and_then(Locked::try_exclusive).map_err(failed)? {
             // Somebody else may have been here first.
             if Index::open(&path)?.is_none() {
                 Index::create(&path, |tx| reconcile::adopt(tx, root, milliseconds(clock())))?;
             }
-            file.unlock().map_err(failed)?;
         } else {
             std::thread::sleep(ASK);
         }

@@ -3,13 +3,14 @@
 //! Invariant: a partial blob is written by who holds the lock on its file. What it holds is believed
 //! only when the whole has the right digest; else all of it goes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Store, blob, fault, lock};
+use super::lock::{self, Locked};
+use super::{Store, blob, fault};
 use crate::{Digest, Error};
 
 /// How much of an earlier attempt is read at once.
@@ -31,7 +32,7 @@ pub enum Partial {
 pub struct PartialBlob {
     digest: Digest,
     path: PathBuf,
-    file: File,
+    file: Locked,
     hash: Sha256,
     offset: u64,
 }
@@ -64,7 +65,7 @@ impl PartialBlob {
         Ok(self.offset)
     }
 
-    fn resumed(digest: Digest, path: PathBuf, mut file: File) -> io::Result<Self> {
+    fn resumed(digest: Digest, path: PathBuf, mut file: Locked) -> io::Result<Self> {
         let (mut hash, mut offset, mut buffer) = (Sha256::new(), 0, vec![0; BUFFER]);
         loop {
             match file.read(&mut buffer) {
@@ -105,12 +106,10 @@ impl Store {
             if self.contains(digest)? {
                 return Ok(Partial::Whole);
             }
-            let file = lock::open(&path).map_err(failed)?;
-            if !lock::try_exclusive(&file).map_err(failed)? {
-                return Ok(Partial::Busy);
-            }
+            let locked = lock::open(&path).and_then(Locked::try_exclusive).map_err(failed)?;
+            let Some(file) = locked else { return Ok(Partial::Busy) };
             // A file that moved on meanwhile is a blob now, or was wrong.
-            if lock::is_at(&file, &path).map_err(failed)? {
+            if file.is_at(&path).map_err(failed)? {
                 if self.contains(digest)? {
                     fs::remove_file(&path).map_err(failed)?;
                     return Ok(Partial::Whole);

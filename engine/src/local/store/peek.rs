@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension as _, Transaction};
 
 use super::fault::{self, Fault};
 use super::index::Index;
+use super::lock::Locked;
 use super::record::snapshots;
 use super::{CacheKey, LayerNumber, Snapshot, Store, check_owner, layer};
 use crate::{Digest, Error};
@@ -62,7 +63,7 @@ pub struct Peek {
     root: PathBuf,
     mode: String,
     /// Nothing where there is no store, or its index is lost: no record survives that.
-    index: Option<(Index, File)>,
+    index: Option<(Index, Locked)>,
 }
 
 impl Peek {
@@ -80,7 +81,7 @@ impl Peek {
             None => None,
             Some(open) => {
                 // Not while somebody makes the index anew.
-                open.lock_shared().map_err(failed)?;
+                let open = Locked::shared(open).map_err(failed)?;
                 Index::open_to_read(&root.join("index.db"))?.map(|index| (index, open))
             }
         };

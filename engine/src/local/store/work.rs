@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::{Store, fault, lock};
+use super::lock::{self, Locked};
+use super::{Store, fault};
 use crate::Error;
 
 /// Removes a folder of `work/` with all that is in it. Where other users' ids own files in it, only
@@ -21,8 +22,7 @@ pub type Remove<'a> = dyn Fn(&Path) -> io::Result<()> + 'a;
 #[derive(Debug)]
 pub struct WorkDir {
     path: PathBuf,
-    /// Held open: it has the lock.
-    _lock: File,
+    _lock: Locked,
 }
 
 impl WorkDir {
@@ -59,13 +59,11 @@ impl Store {
     }
 
     /// Makes an empty file to write, locked.
-    pub(super) fn allocate_file(&self) -> Result<(PathBuf, File), Error> {
+    pub(super) fn allocate_file(&self) -> Result<(PathBuf, Locked), Error> {
         loop {
             let path = self.work_path()?;
-            let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|file| {
-                let mine = lock::try_exclusive(&file)? && lock::is_at(&file, &path)?;
-                Ok(mine.then_some(file))
-            });
+            let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            let made = made.and_then(|file| mine(file, &path));
             if let Some(file) = made.map_err(|error| fault::file(&path, error))? {
                 return Ok((path, file));
             }
@@ -119,11 +117,16 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Locks what is at a path; nothing where it is gone or somebody else's.
-fn locked(path: &Path) -> io::Result<Option<File>> {
+fn locked(path: &Path) -> io::Result<Option<Locked>> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let Some(file) = fault::absent(OpenOptions::new().read(true).custom_flags(flags).open(path))? else { return Ok(None) };
-    let mine = lock::try_exclusive(&file)? && lock::is_at(&file, path)?;
-    Ok(mine.then_some(file))
+    mine(file, path)
+}
+
+/// Locks what was opened at a path; nothing where it is somebody else's, or not there any more.
+fn mine(file: File, path: &Path) -> io::Result<Option<Locked>> {
+    let Some(locked) = Locked::try_exclusive(file)? else { return Ok(None) };
+    Ok(locked.is_at(path)?.then_some(locked))
 }
 
 fn sweep(path: &Path, remove: &Remove<'_>) -> io::Result<bool> {
@@ -158,10 +161,8 @@ mod tests {
         assert_eq!(other.sweep(&|path| fs::remove_dir_all(path)).unwrap(), 3);
         assert!(mine.path().exists() && !garbage.exists() && !folder.path().join("locks/free").exists());
         drop((mine, written));
-        // The folder removed itself. A process that another test starts has the file open for a moment.
-        while other.sweep(&|path| fs::remove_dir_all(path)).unwrap() == 0 {
-            std::thread::yield_now();
-        }
+        // The folder removed itself.
+        assert_eq!(other.sweep(&|path| fs::remove_dir_all(path)).unwrap(), 1);
         assert_eq!(entries(&folder.path().join("work")).unwrap(), Vec::<PathBuf>::new());
     }
 
