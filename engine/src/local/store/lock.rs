@@ -94,7 +94,7 @@ fn uninterrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
 /// An exclusive lock between processes and between threads; let go on drop.
 #[derive(Debug)]
 pub struct FileLock {
-    file: Locked,
+    _file: Locked,
     path: PathBuf,
 }
 
@@ -104,7 +104,7 @@ impl FileLock {
         loop {
             let file = Locked::exclusive(open(path)?)?;
             if file.is_at(path)? {
-                return Ok(Self { file, path: path.to_owned() });
+                return Ok(Self { _file: file, path: path.to_owned() });
             }
         }
     }
@@ -114,7 +114,7 @@ impl FileLock {
         loop {
             let Some(file) = Locked::try_exclusive(open(path)?)? else { return Ok(None) };
             if file.is_at(path)? {
-                return Ok(Some(Self { file, path: path.to_owned() }));
+                return Ok(Some(Self { _file: file, path: path.to_owned() }));
             }
         }
     }
@@ -156,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let held = FileLock::take(&path).unwrap().unwrap();
-        let inherited = held.file.try_clone().unwrap();
+        let inherited = held._file.try_clone().unwrap();
         fs::hard_link(&path, folder.path().join("same")).unwrap();
         drop(held);
         let same = File::open(folder.path().join("same")).unwrap();

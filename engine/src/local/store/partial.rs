@@ -4,7 +4,7 @@
 //! only when the whole has the right digest; else all of it goes.
 
 use std::fs;
-use std::io::{self, Read, Seek as _, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
@@ -41,15 +41,6 @@ impl PartialBlob {
     /// Returns how many bytes are there.
     pub fn offset(&self) -> u64 {
         self.offset
-    }
-
-    /// Forgets all bytes: for a server that sends them all again.
-    pub fn restart(&mut self) -> Result<(), Error> {
-        let restarted = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
-        restarted.map_err(|error| fault::file(&self.path, error))?;
-        self.hash.reset();
-        self.offset = 0;
-        Ok(())
     }
 
     /// Makes a blob of the bytes; returns its size.
@@ -126,13 +117,9 @@ mod tests {
     use super::*;
 
     fn started(store: &Store, digest: &Digest) -> PartialBlob {
-        loop {
-            match store.partial(digest).unwrap() {
-                Partial::Open(blob) => return blob,
-                // A process that another test starts has the file open for a moment.
-                Partial::Busy => std::thread::yield_now(),
-                Partial::Whole => panic!("it was downloaded"),
-            }
+        match store.partial(digest).unwrap() {
+            Partial::Open(blob) => blob,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -166,8 +153,6 @@ mod tests {
         assert!(matches!(blob.commit(&store), Err(Error::Integrity(_))));
         let mut blob = started(&store, &digest);
         assert_eq!(blob.offset(), 0);
-        blob.write_all(b"again from the start").unwrap();
-        blob.restart().unwrap();
         blob.write_all(b"right").unwrap();
         assert_eq!(blob.commit(&store).unwrap(), 5);
     }
