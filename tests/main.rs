@@ -35,6 +35,7 @@ mod outputs;
 mod page;
 mod plan;
 mod progress;
+mod proxies;
 mod record;
 mod registry;
 mod release;

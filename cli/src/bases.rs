@@ -13,7 +13,7 @@ use roche_frontend::release::{BuildImage, Image, Release, Runtime};
 use crate::backend::Backend;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
-use crate::{logins, mirrors, note};
+use crate::{logins, note, registries};
 
 /// A daemon asks the registry on its part, and tries again.
 const TURNS: u32 = 5;
@@ -45,7 +45,7 @@ impl<'a> Bases<'a> {
                 Err(error) => return Err(daemon.failure(error)),
             }
         }
-        Ok(Self { backend, job, registry: Registry::new(&mirrors::registries(environment)?)?, environment })
+        Ok(Self { backend, job, registry: Registry::new(&registries::options(environment)?)?, environment })
     }
 
     /// Returns what tells the daemon that answers from others.

@@ -11,7 +11,7 @@ use crate::backend::{Backend, unusable};
 use crate::cache;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
-use crate::mirrors;
+use crate::registries;
 
 /// Says how large the cache may become.
 const KEEP_STORAGE: &str = "ROCHE_KEEP_STORAGE";
@@ -45,7 +45,7 @@ pub(crate) fn options(environment: &Environment) -> Result<LocalOptions, Failure
         path: environment.variable("PATH").unwrap_or_default().into(),
         clock: std::time::SystemTime::now,
         engine: sockets.into_iter().find(|address| unusable(address).is_none()),
-        registries: mirrors::registries(environment)?,
+        registries: registries::options(environment)?,
         offline: false,
         keep_storage: keep_storage(environment.variable(KEEP_STORAGE))?,
     })

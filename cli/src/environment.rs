@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::error::{Exit, Failure};
 
 /// The variables that are read, here or in the other crates; no other is kept.
-const READ: [&str; 28] = [
+const READ: [&str; 34] = [
     "BUILDKIT_HOST",
     "BUILDKIT_PROGRESS",
     "BUILDX_BUILDER",
@@ -22,7 +22,10 @@ const READ: [&str; 28] = [
     "DOCKER_TLS_VERIFY",
     "DOCKER_USERNAME",
     "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
     "NO_COLOR",
+    "NO_PROXY",
     "PATH",
     "REGISTRY_AUTH_FILE",
     "ROCHE_KEEP_STORAGE",
@@ -35,6 +38,9 @@ const READ: [&str; 28] = [
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
     "XDG_STATE_HOME",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
     "release_build_image",
     "runtime_image",
 ];

@@ -5,6 +5,7 @@
 //! - [`Project`]: a function project in a folder of its own.
 //! - [`PrivateRegistry`]: a registry that asks for a password.
 //! - [`Tar`] and what stands beside it: images made by hand.
+//! - [`Tunnel`]: a proxy in front of a registry.
 //! - [`Proxy`]: stands between the program and a daemon, and breaks things.
 //! - [`Trace`]: progress in the rawjson form, read back.
 //! - [`OwnRegistry`]: a registry in the test itself, which counts.
@@ -46,6 +47,7 @@ mod roche;
 mod schema;
 mod site;
 mod trace;
+mod tunnel;
 
 pub(crate) use archive::{Tar, config, docker_archive, head, layout, list_of_crates, program, summed};
 pub(crate) use browser::Browser;
@@ -66,6 +68,7 @@ pub(crate) use roche::{Roche, Running, copy_program};
 pub(crate) use schema::against_schema;
 pub(crate) use site::{Site, Stand, tools};
 pub(crate) use trace::Trace;
+pub(crate) use tunnel::Tunnel;
 
 /// Makes `#[test]`s of a function of `&Daemon`: one for each daemon that tests run on.
 macro_rules! on_every_daemon {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use roche_engine::Error;
 use roche_engine::buildkit::{Address, Protocol, engine_sockets, image_id, locate, locate::nothing_named, save};
 use roche_engine::oci::contents::OpenImage;
-use roche_engine::oci::{Reference, Registry, RegistryOptions};
+use roche_engine::oci::{Reference, Registry};
 use roche_engine::op::Platform;
 use roche_frontend::release::{host_platform, platform};
 use tempfile::NamedTempFile;
@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 use crate::args::SolveArgs;
 use crate::environment::Environment;
 use crate::error::{Exit, Failure};
-use crate::{backend, logins};
+use crate::{backend, logins, registries};
 
 /// How long a registry has to answer.
 const REGISTRY: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ pub(crate) async fn open(image: &OsStr, wanted: Option<&str>, environment: &Envi
         }
     }
     let credentials = Arc::new(logins::credentials(environment));
-    let registry = Registry::new(&RegistryOptions::default())?;
+    let registry = Registry::new(&registries::options(environment)?)?;
     let repository = registry.repository(&reference, Some(credentials))?;
     let found = repository.image(&platform, REGISTRY, None).await.map_err(|error| {
         let is_registry = matches!(error, Error::Registry { .. });

@@ -32,4 +32,4 @@ pub use hashing::Hashing;
 pub use image::{Blob, Blobs, Config, Image, Layer};
 pub use layout::{Layout, Named};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Configs, Registry, RegistryOptions, Repository};
+pub use registry::{Configs, Proxies, ProxyAddress, Registry, RegistryOptions, Repository};

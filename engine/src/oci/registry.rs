@@ -16,6 +16,7 @@ mod access;
 mod answer;
 mod auth;
 mod outgoing;
+mod proxies;
 mod pull;
 mod push;
 #[cfg(test)]
@@ -25,8 +26,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Client;
 use reqwest::redirect::Policy;
-use reqwest::{Client, NoProxy, Proxy};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Credentials, Reference};
@@ -35,6 +36,7 @@ use crate::op::Platform;
 use crate::solver::ResolvedImage;
 use access::{Access, Endpoint};
 use answer::Purpose;
+pub use proxies::{Proxies, ProxyAddress};
 pub use pull::{Configs, Found};
 
 /// How long a registry that fails is asked again, at most.
@@ -45,11 +47,8 @@ const MAX_BLOBS: usize = 3;
 /// What a client is told before it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryOptions {
-    /// The proxy's address; none where absent.
-    pub proxy: Option<String>,
-    /// The hosts that the proxy is not used for, as `NO_PROXY` has them; loopback never needs to
-    /// be named.
-    pub no_proxy: String,
+    /// The proxies on the way.
+    pub proxies: Proxies,
     /// For a registry, as [`Reference::host`] has it, the places that its images are read from
     /// first: `host[:port][/prefix]`, spoken to over https. A place that fails is passed over.
     pub mirrors: BTreeMap<String, Vec<String>>,
@@ -60,6 +59,7 @@ pub struct RegistryOptions {
 #[derive(Clone, Debug)]
 pub struct Registry {
     client: Client,
+    proxies: Arc<Proxies>,
     mirrors: Arc<BTreeMap<String, Vec<String>>>,
     /// Apart from each other: what is pushed may have to be pulled first.
     pulls: Arc<Semaphore>,
@@ -79,23 +79,20 @@ pub struct Repository {
 impl Registry {
     /// Makes a client; nothing is connected yet.
     pub fn new(options: &RegistryOptions) -> Result<Self, Error> {
-        let refused = |error: reqwest::Error| {
-            let reason = answer::reason(error);
-            Error::Connect { address: options.proxy.clone().unwrap_or_else(|| "registries".to_owned()), reason }
-        };
+        let refused = |error: reqwest::Error| Error::Connect { address: "registries".to_owned(), reason: answer::reason(error) };
         let mut builder = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
             .referer(false)
             .connect_timeout(Duration::from_secs(15))
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
-        if let Some(proxy) = &options.proxy {
-            let direct = format!("localhost,127.0.0.0/8,::1,{}", options.no_proxy);
-            builder = builder.proxy(Proxy::all(proxy).map_err(refused)?.no_proxy(NoProxy::from_string(&direct)));
+        for proxy in options.proxies.to_client().map_err(refused)? {
+            builder = builder.proxy(proxy);
         }
         let client = builder.build().map_err(refused)?;
         let turns = || Arc::new(Semaphore::new(MAX_BLOBS));
-        Ok(Self { client, mirrors: Arc::new(options.mirrors.clone()), pulls: turns(), pushes: turns() })
+        let (proxies, mirrors) = (Arc::new(options.proxies.clone()), Arc::new(options.mirrors.clone()));
+        Ok(Self { client, proxies, mirrors, pulls: turns(), pushes: turns() })
     }
 
     /// Names the repository of an image; nothing is connected yet.
@@ -131,13 +128,8 @@ impl Registry {
         deadline: Duration,
     ) -> Result<ResolvedImage, Error> {
         let endpoints = self.endpoints(reference)?;
-        let accesses = endpoints.iter().map(|endpoint| Access {
-            client: &self.client,
-            reference,
-            credentials,
-            endpoint,
-            purpose: Purpose::Pull,
-        });
+        let accesses =
+            endpoints.iter().map(|endpoint| Access { registry: self, reference, credentials, endpoint, purpose: Purpose::Pull });
         let parts = pull::find_anywhere(accesses, platform, deadline, None).await?;
         if !serde_json::from_slice(&parts.config_bytes).is_ok_and(|value: serde_json::Value| value.is_object()) {
             return Err(Error::Integrity(format!("config of {reference}: it is not a JSON object; nothing of it was used")));
@@ -154,7 +146,7 @@ impl Repository {
 
     fn access<'a>(&'a self, endpoint: &'a Endpoint, purpose: Purpose) -> Access<'a> {
         let credentials = self.credentials.as_deref();
-        Access { client: &self.registry.client, reference: &self.reference, credentials, endpoint, purpose }
+        Access { registry: &self.registry, reference: &self.reference, credentials, endpoint, purpose }
     }
 
     /// Waits until a blob may be under way.

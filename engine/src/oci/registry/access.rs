@@ -6,14 +6,15 @@
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::answer::{self, Failure, Purpose};
 use super::auth::{self, Challenge, Token};
 use super::outgoing::Outgoing;
-use super::short;
+use super::proxies::ProxyAddress;
+use super::{Registry, short};
 use crate::Error;
 use crate::oci::{Credential, Credentials, Reference};
 
@@ -76,7 +77,7 @@ pub(super) struct Body {
 /// A conversation with an endpoint about one image.
 #[derive(Clone, Copy)]
 pub(super) struct Access<'a> {
-    pub(super) client: &'a Client,
+    pub(super) registry: &'a Registry,
     pub(super) reference: &'a Reference,
     pub(super) credentials: Option<&'a dyn Credentials>,
     pub(super) endpoint: &'a Endpoint,
@@ -178,7 +179,7 @@ impl Access<'_> {
         for _ in 0..=MAX_REDIRECTS {
             let mut headers = request.headers.clone();
             headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
-            let builder = self.client.request(request.method.clone(), url.clone()).headers(headers);
+            let builder = self.registry.client.request(request.method.clone(), url.clone()).headers(headers);
             let response = match request.body {
                 None => self.send(&url, builder).await?,
                 Some(body) => self.send_body(&url, builder, body).await?,
@@ -204,19 +205,25 @@ impl Access<'_> {
         request.send().await.map_err(|error| {
             let connecting = error.is_connect();
             let reason = answer::reason(error);
+            let (host, proxy) = (short(to.host_str().unwrap_or_default()), self.registry.proxies.on_way_to(to));
+            let by = |proxy: &ProxyAddress| format!(" through the proxy {proxy}");
+            let by = proxy.map(by).unwrap_or_default();
             // What cannot be reached at all is told at once; what broke off may work again.
-            let host = short(to.host_str().unwrap_or_default());
-            let (what, transient) = match connecting {
-                true if reason.contains("certificate") => ("has no valid certificate", false),
-                true => ("cannot be reached", true),
+            let (what, remedy, transient) = match connecting {
+                true if reason.contains("certificate") => {
+                    ("has no valid certificate", "have the system trust the authority that signed it", false)
+                }
+                true if reason.contains("proxy authorization required") => {
+                    ("cannot be reached", "name the proxy with its login, http://USER:PASSWORD@HOST:PORT", false)
+                }
+                true if proxy.is_some() => ("cannot be reached", "check the name and the proxy", true),
+                true => ("cannot be reached", "check the name and the network", true),
                 false => {
-                    let what = format!("the connection to {host} broke: {reason}; try again later");
+                    let what = format!("the connection to {host}{by} broke: {reason}; try again later");
                     return Failure::Later(self.failed(&what, true), None);
                 }
             };
-            let remedy =
-                if transient { "check the name and the network" } else { "have the system trust the authority that signed it" };
-            Failure::Final(self.failed(&format!("{host} {what}: {reason}; {remedy}"), transient))
+            Failure::Final(self.failed(&format!("{host} {what}{by}: {reason}; {remedy}"), transient))
         })
     }
 
@@ -292,13 +299,13 @@ impl Access<'_> {
                     ("client_id", env!("CARGO_PKG_NAME")),
                     ("refresh_token", secret),
                 ]);
-                self.client.post(realm.clone()).form(&fields)
+                self.registry.client.post(realm.clone()).form(&fields)
             }
             Some(credential) => {
                 let basic = auth::basic(credential).expect("base64 is a header's text");
-                self.client.get(realm.clone()).query(&fields).header(AUTHORIZATION, basic)
+                self.registry.client.get(realm.clone()).query(&fields).header(AUTHORIZATION, basic)
             }
-            None => self.client.get(realm.clone()).query(&fields),
+            None => self.registry.client.get(realm.clone()).query(&fields),
         };
         let response = self.send(&realm, request).await?;
         if response.status() != StatusCode::OK {

@@ -364,7 +364,8 @@ async fn refusals_are_told_apart_and_not_retried() {
 #[tokio::test]
 async fn other_hosts_are_only_spoken_to_over_tls() {
     let server = Server::new(|_, _, _, _| reply("502", "", "")).await;
-    let options = RegistryOptions { proxy: Some(format!("http://{}", server.host)), ..RegistryOptions::default() };
+    let proxies = Proxies { https: server.host.parse().ok(), ..Proxies::default() };
+    let options = RegistryOptions { proxies, ..RegistryOptions::default() };
     let registry = Registry::new(&options).expect("a client");
     let reference = "registry.invalid/app".parse().expect("a reference");
     let platform = Platform::new("linux", "amd64");

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use roche_engine::oci::RegistryOptions;
 use serde_json::Value;
 
 use crate::environment::Environment;
@@ -20,8 +19,8 @@ const HUB: &str = "docker.io";
 /// The system's file; a user's is in the folder of his configurations.
 const SYSTEM: &str = "/etc/docker/daemon.json";
 
-/// Says how registries are reached.
-pub(crate) fn registries(environment: &Environment) -> Result<RegistryOptions, Failure> {
+/// Reads the mirrors of each registry that has some.
+pub(super) fn configured(environment: &Environment) -> Result<BTreeMap<String, Vec<String>>, Failure> {
     let xdg = environment.variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let configs = xdg.or_else(|| Some(environment.home()?.join(".config")));
     let files = configs.map(|configs| configs.join("docker/daemon.json")).into_iter().chain([SYSTEM.into()]);
@@ -29,8 +28,7 @@ pub(crate) fn registries(environment: &Environment) -> Result<RegistryOptions, F
     for mirror in unused {
         note(&format!("the mirror {mirror} is not used: mirrors are spoken to over https"));
     }
-    let mirrors = if mirrors.is_empty() { BTreeMap::new() } else { [(HUB.to_owned(), mirrors)].into() };
-    Ok(RegistryOptions { mirrors, ..RegistryOptions::default() })
+    Ok(if mirrors.is_empty() { BTreeMap::new() } else { [(HUB.to_owned(), mirrors)].into() })
 }
 
 /// Reads the first file that is there; returns its mirrors, and those that cannot be used.
