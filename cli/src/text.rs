@@ -43,8 +43,8 @@ pub(crate) fn one_line(text: &str) -> String {
     lines.join("; ")
 }
 
-/// Escapes in finished JSON what a terminal would obey: it stands in strings only, where `\uXXXX`
-/// means the same.
+/// Escapes in finished JSON what a terminal would obey: it stands in strings only, where its code
+/// after `\u` means the same (RFC 8259, section 7).
 pub(crate) fn json(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {

@@ -10,7 +10,7 @@ use std::thread;
 const WHO_ARE_YOU: &[u8] =
     b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"tests\"\r\nContent-Length: 0\r\n\r\n";
 
-/// A proxy that listens; it takes no more connections when the value ends.
+/// A proxy that listens, for as long as the tests run.
 pub(crate) struct Tunnel {
     /// Its `HOST:PORT`.
     pub(crate) address: SocketAddr,

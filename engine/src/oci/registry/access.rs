@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::answer::{self, Failure, Purpose};
 use super::auth::{self, Challenge, Token};
 use super::outgoing::Outgoing;
-use super::proxies::ProxyAddress;
 use super::{Registry, short};
 use crate::Error;
 use crate::oci::{Credential, Credentials, Reference};
@@ -206,8 +205,7 @@ impl Access<'_> {
             let connecting = error.is_connect();
             let reason = answer::reason(error);
             let (host, proxy) = (short(to.host_str().unwrap_or_default()), self.registry.proxies.on_way_to(to));
-            let by = |proxy: &ProxyAddress| format!(" through the proxy {proxy}");
-            let by = proxy.map(by).unwrap_or_default();
+            let by = proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
             // What cannot be reached at all is told at once; what broke off may work again.
             let (what, remedy, transient) = match connecting {
                 true if reason.contains("certificate") => {
